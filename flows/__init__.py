@@ -1,0 +1,1 @@
+"""Recipes, the command line and the Prefect flows. Sees everything; nothing imports it."""

@@ -1,0 +1,1 @@
+"""Token shards in, checkpoints and text out. Imports neither prefect nor the pipeline."""

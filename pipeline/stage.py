@@ -1,0 +1,114 @@
+"""The shapes that parts of the pipeline share: raw batches, verdicts, progress, and work that resumes by shard.
+
+Four shapes of function, all plain: a reader gives raw batches, an edit maps a batch to a batch, a filter maps a batch
+to one verdict a document, a stage maps finished files to finished files through `run_tasks`.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from pipeline.executor import Executor
+from storage.lake import Lake
+
+RAW = pa.schema(
+    [
+        pa.field("uri", pa.string(), nullable=False),  # file:line, file#offset or file
+        pa.field("text", pa.string()),  # null where there is nothing to show
+        pa.field("license", pa.string()),  # null: the source's
+        pa.field("domain", pa.string()),  # null: the source's
+        pa.field("error", pa.string()),  # null: a good record; else why it is quarantined, one snake_case word
+        pa.field("detail", pa.string()),  # the error in words
+    ]
+)
+"""What a reader yields; a record that cannot be used is a row with `error`, never an exception."""
+
+VERDICT = pa.struct(
+    [
+        pa.field("rule", pa.string()),
+        pa.field("value", pa.float64()),
+        pa.field("threshold", pa.float64()),
+        pa.field("detail", pa.string()),
+    ]
+)
+"""What a filter says of one document; a null `rule` keeps it."""
+
+KEEP: dict[str, Any] = {"rule": None, "value": None, "threshold": None, "detail": None}
+"""The verdict that keeps a document."""
+
+
+class Progress(Protocol):
+    """Told how far a stage is; `total` is None where it is not known."""
+
+    def __call__(self, stage: str, done: int, total: int | None, unit: str, /) -> None: ...
+
+
+def no_progress(stage: str, done: int, total: int | None, unit: str, /) -> None:
+    """Progress that nobody watches."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where an unfinished build keeps its files: a folder named by what is being built, so a killed build finds them.
+
+    A file under its final name is complete (it was renamed into place), so its existence is the only state.
+    """
+
+    lake: Lake
+    work: str
+    """Folder of intermediate files, removed after the commit."""
+    data: str
+    """Folder of the snapshot's shards."""
+
+    def done(self, stage: str, task: str) -> dict[str, Any] | None:
+        """The record of a finished task, None if it has to be done."""
+        path = f"{self.work}/{stage}/{task}.json"
+        return json.loads(self.lake.read_bytes(path)) if self.lake.exists(path) else None
+
+    def finish(self, stage: str, task: str, record: dict[str, Any]) -> dict[str, Any]:
+        """Write the record that makes a task finished; call it after the task's files are in place."""
+        data = json.dumps(record, sort_keys=True).encode()
+        self.lake.write_bytes(f"{self.work}/{stage}/{task}.json", data)
+        return json.loads(data)
+
+
+def run_tasks(
+    workspace: Workspace,
+    stage: str,
+    tasks: Sequence[tuple[str, Any]],
+    function: Callable[[Workspace, str, Any], dict[str, Any]],
+    executor: Executor,
+    progress: Progress,
+    unit: str = "shards",
+) -> list[dict[str, Any]]:
+    """Do the named tasks of a stage that are not done yet; return all their records in the tasks' order.
+
+    `function(workspace, name, argument)` writes its files, then returns its record; it must be importable and depend
+    on its arguments alone, because it may run in another process and will run again after a crash.
+    """
+    records = {name: workspace.done(stage, name) for name, _ in tasks}
+    todo = [(workspace, stage, name, argument, function) for name, argument in tasks if records[name] is None]
+    done = len(tasks) - len(todo)
+    progress(stage, done, len(tasks), unit)
+    for name, record in executor.map(_run_task, todo):
+        records[name] = record
+        done += 1
+        progress(stage, done, len(tasks), unit)
+    return [record for name, _ in tasks if (record := records[name]) is not None]
+
+
+def _run_task(arguments: tuple[Workspace, str, str, Any, Callable[..., dict[str, Any]]]) -> tuple[str, dict]:
+    workspace, stage, name, argument, function = arguments
+    return name, workspace.finish(stage, name, function(workspace, name, argument))
+
+
+def total_counts(records: Iterable[dict[str, Any]], key: str) -> Counter[str]:
+    """Sum the counters that tasks left under `key`."""
+    total: Counter[str] = Counter()
+    for record in records:
+        total.update(record.get(key, {}))
+    return total
