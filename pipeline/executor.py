@@ -3,18 +3,23 @@
 The unit of work is a shard (seconds to minutes), so that neither start-up nor pickling matters.
 """
 
+import ctypes
 import multiprocessing
+import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from storage.errors import ConfigError, GristmillError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,23 +63,10 @@ class Executor:
 def _start_worker() -> None:
     """Leave Ctrl-C to the parent, and die with it: a kill -9 of the parent must leave nothing running."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _die_with_parent()
-
-
-def _die_with_parent() -> None:
-    import ctypes  # only workers need it
-    import sys
-
     if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def default_workers() -> int:
     """Cores this process may use."""
-    import os  # the only thing asked of it
-
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-__all__: list[str] = ["Any", "Executor", "default_workers"]

@@ -75,6 +75,27 @@ class Workspace:
         self.lake.write_bytes(f"{self.work}/{stage}/{task}.json", data)
         return json.loads(data)
 
+    def records(self, stage: str) -> list[dict[str, Any]]:
+        """The records of a finished stage, by task name."""
+        paths = [entry.path for entry in self.lake.list(f"{self.work}/{stage}/")]
+        return [json.loads(self.lake.read_bytes(path)) for path in paths if path.endswith(".json")]
+
+    def write_table(self, name: str, table: pa.Table) -> str:
+        """Write an intermediate table as `work/name.arrow`; returns the name."""
+        with (
+            self.lake.writer(f"{self.work}/{name}.arrow") as path,
+            pa.OSFile(str(path), "wb") as file,
+            pa.ipc.new_file(file, table.schema) as writer,
+        ):
+            writer.write_table(table)
+        return name
+
+    def read_table(self, name: str) -> pa.Table:
+        """Open an intermediate table, memory-mapped."""
+        path = self.lake.local_path(f"{self.work}/{name}.arrow")
+        with pa.memory_map(str(path)) as file:
+            return pa.ipc.open_file(file).read_all()
+
 
 def run_tasks(
     workspace: Workspace,
