@@ -21,7 +21,9 @@ RAW = pa.schema(
         pa.field("text", pa.string()),  # null where there is nothing to show
         pa.field("license", pa.string()),  # null: the source's
         pa.field("domain", pa.string()),  # null: the source's
-        pa.field("error", pa.string()),  # null: a good record; else why it is quarantined, one snake_case word
+        pa.field(
+            "error", pa.string()
+        ),  # null: a good record; else why it is quarantined, one snake_case word
         pa.field("detail", pa.string()),  # the error in words
     ]
 )
@@ -112,7 +114,11 @@ def run_tasks(
     on its arguments alone, because it may run in another process and will run again after a crash.
     """
     records = {name: workspace.done(stage, name) for name, _ in tasks}
-    todo = [(workspace, stage, name, argument, function) for name, argument in tasks if records[name] is None]
+    todo = [
+        (workspace, stage, name, argument, function)
+        for name, argument in tasks
+        if records[name] is None
+    ]
     done = len(tasks) - len(todo)
     progress(stage, done, len(tasks), unit)
     for name, record in executor.map(_run_task, todo):
@@ -122,7 +128,9 @@ def run_tasks(
     return [record for name, _ in tasks if (record := records[name]) is not None]
 
 
-def _run_task(arguments: tuple[Workspace, str, str, Any, Callable[..., dict[str, Any]]]) -> tuple[str, dict]:
+def _run_task(
+    arguments: tuple[Workspace, str, str, Any, Callable[..., dict[str, Any]]],
+) -> tuple[str, dict]:
     workspace, stage, name, argument, function = arguments
     return name, workspace.finish(stage, name, function(workspace, name, argument))
 

@@ -1,0 +1,394 @@
+"""The build: names the order of the stages, once, and turns inputs that are new into the next snapshot.
+
+`build` runs the stages itself or through a function it is given (a Prefect task a stage, say). All state is files in
+the lake, so a killed build goes on where it stopped, and the same inputs and recipe give the same bytes.
+"""
+
+import json
+import os
+import re
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from hashlib import blake2b, sha256
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from pipeline import curate, ingest, publish
+from pipeline.decontaminate import DecontaminateConfig
+from pipeline.dedup import DedupConfig
+from pipeline.executor import Executor
+from pipeline.filters import QualityConfig
+from pipeline.gates import GatesConfig, check_gates
+from pipeline.ingest import NewInput, ShardConfig
+from pipeline.language import LanguageConfig
+from pipeline.mixture import MixConfig
+from pipeline.normalize import NormalizeConfig
+from pipeline.pii import PiiConfig
+from pipeline.readers import FoundInput, ReadLimits, SourceConfig, find_inputs, fingerprint
+from pipeline.shards import SplitConfig
+from pipeline.stage import Progress, Workspace, no_progress
+from pipeline.tokenizer import TokenizerConfig
+from pipeline.toxicity import ToxicityConfig
+from storage.catalog import read_manifest, versions
+from storage.errors import ConfigError, InputError
+from storage.lake import Lake
+from storage.schema import FATES_IN_ORDER
+from storage.snapshot import Input, Manifest, Snapshot, commit_snapshot
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildConfig:
+    """Everything that decides what a snapshot is."""
+
+    name: str
+    sources: tuple[SourceConfig, ...]
+    read: ReadLimits = field(default_factory=ReadLimits)
+    normalize: NormalizeConfig = field(default_factory=NormalizeConfig)
+    quality: QualityConfig = field(default_factory=QualityConfig)
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+    toxicity: ToxicityConfig = field(default_factory=ToxicityConfig)
+    pii: PiiConfig = field(default_factory=PiiConfig)
+    decontaminate: DecontaminateConfig = field(default_factory=DecontaminateConfig)
+    dedup: DedupConfig = field(default_factory=DedupConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    mix: MixConfig = field(default_factory=MixConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    shards: ShardConfig = field(default_factory=ShardConfig)
+    gates: GatesConfig = field(default_factory=GatesConfig)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", self.name):
+            raise ConfigError(
+                f"name: expected lower-case letters, digits, '.', '_' or '-' (at most 64), got {self.name!r}"
+            )
+        if not self.sources:
+            raise ConfigError(f"recipe '{self.name}': expected at least one [[sources]], got none")
+        names = [source.name for source in self.sources]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(
+                    f"recipe '{self.name}': two sources are called '{name}'; give one another name"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One build: what is new, what it stands on, and where its files go."""
+
+    config: BuildConfig
+    root: Path
+    version: int
+    build_id: str
+    parent: Snapshot | None
+    inputs: tuple[NewInput, ...]
+    workspace: Workspace
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step of the build, the same for a direct run and for a Prefect task."""
+
+    name: str
+    title: str
+    run: Callable[[Plan, Executor, Progress], dict[str, int]]
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage(
+        "read",
+        "Read and normalise",
+        lambda p, ex, pr: ingest.read_documents(
+            p.workspace, p.inputs, p.config.read, p.config.normalize, p.config.shards, ex, pr
+        ),
+    ),
+    Stage(
+        "exact_duplicates",
+        "Find exact copies",
+        lambda p, ex, pr: ingest.find_exact_duplicates(p.workspace, p.parent, _source_names(p), pr),
+    ),
+    Stage(
+        "filter",
+        "Judge quality, language, toxicity; redact personal data",
+        lambda p, ex, pr: curate.filter_documents(p.workspace, _filters(p), ex, pr),
+    ),
+    Stage(
+        "sign",
+        "MinHash signatures",
+        lambda p, ex, pr: curate.sign_all(p.workspace, p.config.dedup, ex, pr),
+    ),
+    Stage(
+        "near_duplicates",
+        "Find and verify near-duplicates",
+        lambda p, ex, pr: curate.find_near_duplicates(
+            p.workspace, p.parent, p.config.dedup, _source_names(p), pr
+        ),
+    ),
+    Stage(
+        "split",
+        "Choose validation documents",
+        lambda p, ex, pr: publish.choose_splits(p.workspace, p.parent, p.config.split, pr),
+    ),
+    Stage(
+        "tokenizer",
+        "Train the tokenizer",
+        lambda p, ex, pr: publish.make_tokenizer(p.workspace, p.parent, p.config.tokenizer, pr),
+    ),
+    Stage(
+        "shards",
+        "Encode and write shards",
+        lambda p, ex, pr: publish.write_shards(p.workspace, p.version, ex, pr),
+    ),
+    Stage(
+        "fates",
+        "Settle every document's fate",
+        lambda p, ex, pr: publish.write_fates(p.workspace, p.version, p.config.dedup, pr),
+    ),
+)
+"""The order of the pipeline, once for everybody who runs it."""
+
+
+RunStage = Callable[[Stage, Callable[[], dict[str, int]]], dict[str, int]]
+"""Runs a stage: given the stage and what does it, returns the stage's counters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildResult:
+    """What a build did."""
+
+    snapshot: str
+    """Reference `name@version`; of the parent if nothing was new."""
+    hash: str
+    status: str
+    """promoted, quarantined (a gate failed) or unchanged (nothing new)."""
+    documents: dict[str, int]
+    """Documents by fate, and their sum as `read`."""
+    tokens: int
+    """Tokens of the new documents."""
+    seconds: float
+    notes: list[str]
+    manifest: Manifest
+
+
+def run_directly(stage: Stage, run: Callable[[], dict[str, int]]) -> dict[str, int]:
+    """Run a stage here and now."""
+    return run()
+
+
+def build(
+    config: BuildConfig,
+    lake: Lake,
+    *,
+    root: Path,
+    executor: Executor | None = None,
+    run_stage: RunStage = run_directly,
+    progress: Progress = no_progress,
+) -> BuildResult:
+    """Publish the next snapshot of a corpus from the inputs that no snapshot has consumed.
+
+    `root` is the folder that relative paths of the recipe start from. Raises BusyError if somebody else builds the
+    corpus, InputError if a source matches nothing, ConflictError if another machine took the version meanwhile.
+    """
+    start = time.monotonic()
+    with lake.lock(f"build-{config.name}", doing=f"building '{config.name}'"):
+        plan = make_plan(config, lake, root)
+        finished = _already_done(plan)
+        if finished is not None:
+            return finished
+        for stage in STAGES:
+            run_stage(stage, lambda stage=stage: stage.run(plan, executor or Executor(), progress))
+        manifest = commit_snapshot(lake, make_manifest(plan, start))
+        lake.delete_prefix(f"{plan.workspace.work}/")
+    note = manifest.summary["tokenizer"]["note"]
+    notes = [note] if note and plan.parent is None else []
+    return _result(
+        manifest, manifest.status, time.monotonic() - start, _failed_gates(manifest) + notes
+    )
+
+
+def make_plan(config: BuildConfig, lake: Lake, root: Path) -> Plan:
+    """Find what is new and name the build after it; reads every input once, for its fingerprint."""
+    parent = None
+    numbers = versions(lake, config.name)
+    for number in reversed(numbers):
+        manifest = read_manifest(lake, config.name, number)
+        if manifest.status == "promoted":
+            parent = Snapshot(lake, manifest)
+            break
+    consumed = (
+        {(item.source, item.uri, item.fingerprint) for item in parent.manifest.inputs}
+        if parent
+        else set()
+    )
+    found = [
+        NewInput(item, source, _fingerprint(item))
+        for source in config.sources
+        for item in find_inputs(source, root)
+    ]
+    new = tuple(
+        item
+        for item in found
+        if (item.found.source, item.found.uri, item.fingerprint) not in consumed
+    )
+    what = {
+        "recipe": recipe_fingerprint(config, root),
+        "parent": parent.hash if parent else "",
+        "inputs": [(item.found.source, item.found.uri, item.fingerprint) for item in new],
+        "code_version": package_version("gristmill"),
+    }
+    build_id = _digest(what)[:16]
+    folder = f"corpora/{config.name}"
+    return Plan(
+        config=config,
+        root=root,
+        version=max(numbers, default=0) + 1,
+        build_id=build_id,
+        parent=parent,
+        inputs=new,
+        workspace=Workspace(lake, f"{folder}/work/{build_id}", f"{folder}/data/{build_id}"),
+    )
+
+
+def recipe_fingerprint(config: BuildConfig, root: Path) -> str:
+    """Names everything in a recipe that decides what is kept, with the content of its evaluation sets."""
+    sets = [fingerprint(root / path) for path in config.decontaminate.sets]
+    return _digest({"config": asdict(config), "sets": sets})
+
+
+def make_manifest(plan: Plan, start: float) -> Manifest:
+    """Describe what the finished stages made: what it is, and (in `commit`) where and when."""
+    workspace, config, parent = plan.workspace, plan.config, plan.parent
+    summary = publish.summarize(workspace, parent, config.mix)
+    funnel = workspace.records("fates")[0]["funnel"]
+    added = publish.new_domains(workspace)
+    before = parent.manifest.summary if parent else {}
+    gates = check_gates(
+        funnel,
+        {domain: figures["num_bytes"] for domain, figures in added.items()},
+        publish.bytes_per_token(added),
+        parent.manifest.funnel if parent else {},
+        {domain: figures["num_bytes"] for domain, figures in before.get("domains", {}).items()},
+        before.get("tokenizer", {}).get("bytes_per_token", {}),
+        config.gates,
+    )
+    model = workspace.lake.read_bytes(f"{workspace.data}/tokenizer.model")
+    inputs = tuple(
+        Input(
+            source=item.found.source,
+            uri=item.found.uri,
+            num_bytes=item.found.num_bytes,
+            fingerprint=item.fingerprint,
+            version=plan.version,
+        )
+        for item in plan.inputs
+    )
+    return Manifest(
+        name=config.name,
+        version=plan.version,
+        parent=parent.hash if parent else "",
+        build_id=plan.build_id,
+        recipe_fingerprint=recipe_fingerprint(config, plan.root),
+        recipe=json.loads(json.dumps(asdict(config))),
+        code_version=package_version("gristmill"),
+        shards=(parent.manifest.shards if parent else ()) + tuple(publish.new_shards(workspace)),
+        inputs=(parent.manifest.inputs if parent else ()) + inputs,
+        tokenizer={
+            "path": f"{workspace.data}/tokenizer.model",
+            "checksum": sha256(model).hexdigest(),
+            "vocab_size": summary["tokenizer"]["vocab_size"],
+        },
+        funnel=funnel,
+        gates=gates,
+        status="promoted" if all(gate["passed"] for gate in gates) else "quarantined",
+        summary=summary,
+        commit={
+            "id": uuid4().hex,
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "seconds": round(time.monotonic() - start, 3),
+        },
+    )
+
+
+def _already_done(plan: Plan) -> BuildResult | None:
+    """The result if there is nothing new, or if this very build was published and then refused by a gate."""
+    lake, name = plan.workspace.lake, plan.config.name
+    if not plan.inputs and plan.parent is not None:
+        manifest = plan.parent.manifest
+        notes = ["nothing new: every input was consumed by an earlier snapshot"]
+        if manifest.recipe_fingerprint != recipe_fingerprint(plan.config, plan.root):
+            notes.append(
+                "the recipe has changed since; it applies to documents that are read from now on"
+            )
+        return _result(manifest, "unchanged", 0.0, notes)
+    if not plan.inputs:
+        raise InputError(
+            f"'{name}': expected at least one input file, got none; check the paths of its sources"
+        )
+    for number in reversed(versions(lake, name)):
+        manifest = read_manifest(lake, name, number)
+        if manifest.build_id == plan.build_id:
+            notes = [f"these inputs were built as {name}@{number} before", *_failed_gates(manifest)]
+            return _result(manifest, manifest.status, 0.0, notes)
+    return None
+
+
+def _result(manifest: Manifest, status: str, seconds: float, notes: list[str]) -> BuildResult:
+    counts = dict.fromkeys(("read", *FATES_IN_ORDER), 0)
+    tokens = 0
+    if status != "unchanged":
+        for domain in manifest.funnel.values():
+            counts = {fate: counts[fate] + domain[fate] for fate in counts}
+        tokens = sum(
+            shard.num_tokens for shard in manifest.shards if shard.version == manifest.version
+        )
+    return BuildResult(
+        snapshot=f"{manifest.name}@{manifest.version}",
+        hash=manifest.hash(),
+        status=status,
+        documents=counts,
+        tokens=tokens,
+        seconds=round(seconds, 3),
+        notes=notes,
+        manifest=manifest,
+    )
+
+
+def _failed_gates(manifest: Manifest) -> list[str]:
+    return [
+        f"gate '{gate['name']}' failed: {gate['value']} against a limit of {gate['limit']} ({gate['detail']}); look at "
+        f"'gristmill inspect {manifest.name}@{manifest.version}', then change the recipe or its [gates]"
+        for gate in manifest.gates
+        if not gate["passed"]
+    ]
+
+
+def _fingerprint(found: FoundInput) -> str:
+    """Content hash of an input; of the reason where it cannot be read, so that it is tried again once that changes."""
+    return _digest(["problem", found.problem]) if found.problem else fingerprint(found.path)
+
+
+def _source_names(plan: Plan) -> list[str]:
+    return [source.name for source in plan.config.sources]
+
+
+def _filters(plan: Plan) -> curate.Filters:
+    config = plan.config
+    return curate.Filters(
+        config.quality,
+        config.language,
+        config.toxicity,
+        config.pii,
+        config.decontaminate,
+        plan.root,
+    )
+
+
+def _digest(value: Any) -> str:
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return blake2b(canonical.encode("utf8", "surrogatepass"), digest_size=16).hexdigest()

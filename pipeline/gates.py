@@ -1,0 +1,138 @@
+"""Gates between snapshots: figures of a new snapshot against limits and against its parent.
+
+A snapshot that fails one is published as `quarantined`: it can be inspected, and nothing trains on it.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from storage.errors import ConfigError
+
+_ENOUGH = 20  # documents from which a share says something
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatesConfig:
+    """Limits that a snapshot has to keep to be promoted."""
+
+    __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    enabled: bool = True
+    """Check at all; without gates every snapshot is promoted."""
+    min_documents: int = 1
+    """Documents that must be kept of what was read."""
+    max_quarantined: float = 0.2
+    """Share of unreadable records allowed in a domain (of those with 20 records or more)."""
+    max_removed: float = 0.95
+    """Share of a domain that dropping and duplicates together may remove (of those with 20 documents or more)."""
+    max_removed_change: float = 0.3
+    """How far a domain's removed share may lie from that in the parent snapshot, absolute."""
+    max_domain_drift: float = 0.5
+    """Jensen-Shannon divergence in bits between the domain shares (by bytes) of the new documents and the parent."""
+    max_bytes_per_token_loss: float = 0.2
+    """Relative loss of bytes per token in a domain against the parent, from which the tokenizer no longer fits."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_quarantined", "max_removed", "max_removed_change", "max_domain_drift"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(
+                    f"gates.{name}: expected a number in [0, 1], got {getattr(self, name)}"
+                )
+
+
+def check_gates(
+    funnel: dict[str, dict[str, int]],
+    bytes_by_domain: dict[str, int],
+    bytes_per_token: dict[str, float],
+    parent_funnel: dict[str, dict[str, int]],
+    parent_bytes_by_domain: dict[str, int],
+    parent_bytes_per_token: dict[str, float],
+    config: GatesConfig,
+) -> list[dict[str, Any]]:
+    """Figures, limits and verdicts: `{name, value, limit, passed, detail}` each. Parent figures are empty at first."""
+    if not config.enabled:
+        return []
+    kept = sum(counts["kept"] for counts in funnel.values())
+    gates = [
+        _gate(
+            "documents kept",
+            kept,
+            config.min_documents,
+            kept >= config.min_documents,
+            "at least this many",
+        )
+    ]
+
+    quarantined = _shares(funnel, ("quarantined",), ("read",))
+    gates.append(_worst("quarantined share", quarantined, config.max_quarantined))
+
+    removed = _shares(funnel, ("dropped", "duplicate"), ("kept", "dropped", "duplicate"))
+    gates.append(_worst("removed share", removed, config.max_removed))
+
+    before = _shares(parent_funnel, ("dropped", "duplicate"), ("kept", "dropped", "duplicate"))
+    changes = {
+        domain: abs(removed[domain] - before[domain]) for domain in removed if domain in before
+    }
+    if changes:
+        gates.append(_worst("change of the removed share", changes, config.max_removed_change))
+
+    if parent_bytes_by_domain and bytes_by_domain:
+        drift = jensen_shannon(bytes_by_domain, parent_bytes_by_domain)
+        passed = drift <= config.max_domain_drift
+        gates.append(
+            _gate(
+                "domain drift",
+                drift,
+                config.max_domain_drift,
+                passed,
+                "bits, new documents against parent",
+            )
+        )
+    losses = {
+        domain: 1 - bytes_per_token[domain] / parent_bytes_per_token[domain]
+        for domain in bytes_per_token
+        if parent_bytes_per_token.get(domain)
+    }
+    if losses:
+        gates.append(_worst("loss of bytes per token", losses, config.max_bytes_per_token_loss))
+    return gates
+
+
+def jensen_shannon(p: dict[str, int], q: dict[str, int]) -> float:
+    """Jensen-Shannon divergence in bits of two count vectors (Lin 1991): 0 for equal shares, 1 for disjoint ones."""
+    total_p, total_q = sum(p.values()) or 1, sum(q.values()) or 1
+    divergence = 0.0
+    for key in sorted(p.keys() | q.keys()):
+        share_p, share_q = p.get(key, 0) / total_p, q.get(key, 0) / total_q
+        middle = (share_p + share_q) / 2
+        divergence += sum(x * math.log2(x / middle) / 2 for x in (share_p, share_q) if x > 0)
+    return divergence
+
+
+def _shares(
+    funnel: dict[str, dict[str, int]], part: tuple[str, ...], whole: tuple[str, ...]
+) -> dict[str, float]:
+    shares = {}
+    for domain, counts in funnel.items():
+        total = sum(counts[name] for name in whole)
+        if total >= _ENOUGH:
+            shares[domain] = sum(counts[name] for name in part) / total
+    return shares
+
+
+def _worst(name: str, values: dict[str, float], limit: float) -> dict[str, Any]:
+    domain, value = max(
+        sorted(values.items()), key=lambda item: item[1], default=("no domain", 0.0)
+    )
+    return _gate(name, value, limit, value <= limit, f"highest in {domain}")
+
+
+def _gate(name: str, value: float, limit: float, passed: bool, detail: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "value": round(value, 6),
+        "limit": limit,
+        "passed": bool(passed),
+        "detail": detail,
+    }

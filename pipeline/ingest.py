@@ -1,0 +1,219 @@
+"""From raw files to documents: read, normalise, name, and find exact copies. The first two stages of a build."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import ledger
+from pipeline.dedup import exact_duplicates
+from pipeline.executor import Executor
+from pipeline.normalize import NormalizeConfig, content_hash, normalize
+from pipeline.readers import FoundInput, ReadLimits, SourceConfig, read_input
+from pipeline.stage import Progress, Workspace, run_tasks
+from storage.errors import ConfigError
+from storage.schema import DOCUMENTS, FATES
+from storage.snapshot import Snapshot
+
+SAMPLES_PER_RULE = 5
+"""Removed documents of each domain and rule whose text is kept to be looked at."""
+
+_KEYS = pa.schema([DOCUMENTS.field(name) for name in ("id", "content_hash", "domain", "source")])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardConfig:
+    """How work is cut; it decides shard borders, so it belongs to what a snapshot is."""
+
+    __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}
+
+    input_bytes: int = 8 << 20
+    """Input files are read in groups of about this many bytes, as they lie on disk."""
+    text_bytes: int = 64 << 20
+    """Most bytes of text in a shard (one document may exceed it)."""
+
+    def __post_init__(self) -> None:
+        for name in ("input_bytes", "text_bytes"):
+            if getattr(self, name) < 1:
+                raise ConfigError(
+                    f"shards.{name}: expected at least 1 byte, got {getattr(self, name)}"
+                )
+
+
+@dataclass(frozen=True)
+class NewInput:
+    """An input file that no snapshot has consumed."""
+
+    found: FoundInput
+    source: SourceConfig
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class _ReadTask:
+    inputs: tuple[NewInput, ...]
+    limits: ReadLimits
+    normalize: NormalizeConfig
+    text_bytes: int
+
+
+def read_documents(
+    workspace: Workspace,
+    inputs: Sequence[NewInput],
+    limits: ReadLimits,
+    normalize_config: NormalizeConfig,
+    shards: ShardConfig,
+    executor: Executor,
+    progress: Progress,
+) -> dict[str, int]:
+    """Stage 1: read and normalise every new input into document parts; unreadable records become fates."""
+    tasks = [
+        (f"{number:05}", _ReadTask(group, limits, normalize_config, shards.text_bytes))
+        for number, group in enumerate(_groups(inputs, shards.input_bytes))
+    ]
+    records = run_tasks(workspace, "read", tasks, _read_group, executor, progress, "input groups")
+    good = sum(part["rows"] for record in records for part in record["parts"])
+    return {"documents": good, "quarantined": sum(record["quarantined"] for record in records)}
+
+
+def find_exact_duplicates(
+    workspace: Workspace, parent: Snapshot | None, sources: Sequence[str], progress: Progress
+) -> dict[str, int]:
+    """Stage 2: documents whose white-space-normalised text was seen before, here or in an earlier snapshot.
+
+    `sources` are the names of the recipe's sources: of equal texts, the one of the earliest source stays.
+    """
+    tasks = [("all", (parent, tuple(sources)))]
+    records = run_tasks(workspace, "exact", tasks, _exact_task, Executor(), progress, "steps")
+    return {"documents": records[0]["documents"], "duplicate": records[0]["duplicate"]}
+
+
+def parts(workspace: Workspace) -> list[str]:
+    """Names of the tables that the read stage wrote, in order of input."""
+    return [part["name"] for record in workspace.records("read") for part in record["parts"]]
+
+
+def _groups(inputs: Sequence[NewInput], limit: int) -> Iterator[tuple[NewInput, ...]]:
+    group: list[NewInput] = []
+    size = 0
+    for item in inputs:
+        if group and size + item.found.num_bytes > limit:
+            yield tuple(group)
+            group, size = [], 0
+        group.append(item)
+        size += item.found.num_bytes
+    if group:
+        yield tuple(group)
+
+
+def _read_group(workspace: Workspace, name: str, task: _ReadTask) -> dict[str, Any]:
+    stats: Counter[str] = Counter()
+    written: list[dict[str, Any]] = []
+    waiting: list[pa.RecordBatch] = []
+    bad: list[pa.Table] = []
+    bad_texts: dict[str, str | None] = {}
+
+    def write_part() -> None:
+        if waiting:
+            part = workspace.write_table(
+                f"read/{name}-{len(written):03}", pa.Table.from_batches(waiting)
+            )
+            written.append({"name": part, "rows": sum(map(len, waiting))})
+            waiting.clear()
+
+    for item in task.inputs:
+        for raw in read_input(item.found, item.source, task.limits):
+            documents, quarantine, texts = _finish_batch(raw, item, task.normalize, stats)
+            waiting.append(documents)
+            bad.append(quarantine)
+            bad_texts |= texts
+            if sum(pc.sum(batch["num_bytes"]).as_py() or 0 for batch in waiting) >= task.text_bytes:
+                write_part()
+    write_part()
+    fates = ledger.concat(bad, FATES)
+    samples = {id_: bad_texts[id_] for id_ in ledger.choose_samples(fates, SAMPLES_PER_RULE)}
+    return {
+        "parts": written,
+        "fates": workspace.write_table(f"read/{name}-fates", fates),
+        "rejects": workspace.write_table(f"read/{name}-rejects", ledger.rejects(fates, samples)),
+        "quarantined": len(fates),
+        "normalize": dict(sorted(stats.items())),
+    }
+
+
+def _finish_batch(
+    raw: pa.RecordBatch, item: NewInput, config: NormalizeConfig, stats: Counter[str]
+) -> tuple[pa.RecordBatch, pa.Table, dict[str, str | None]]:
+    """Split a raw batch into documents and quarantined records."""
+    rows = len(raw)
+    ids = pa.array([document_id(item, uri) for uri in raw["uri"].to_pylist()], pa.string())
+    source = pa.array([item.found.source] * rows, pa.string())
+    domains = pc.fill_null(raw["domain"], item.source.domain)
+    errors, details = raw["error"], raw["detail"]
+    has_text = pc.is_null(errors)
+    texts = normalize(
+        pc.fill_null(pc.if_else(has_text, raw["text"], ""), ""), domains, config, stats
+    )
+    is_empty = pc.and_(has_text, pc.equal(pc.utf8_trim_whitespace(texts), ""))
+    errors = pc.if_else(is_empty, "empty", errors)
+    details = pc.if_else(is_empty, "no text is left after normalisation", details)
+    identity = pa.Table.from_arrays([ids, raw["uri"], source, domains], schema=ledger.IDENTITY)
+
+    is_bad = pc.is_valid(errors)
+    quarantine = ledger.quarantined(
+        identity.filter(is_bad), errors.filter(is_bad), details.filter(is_bad)
+    )
+    bad_texts = dict(
+        zip(ids.filter(is_bad).to_pylist(), raw["text"].filter(is_bad).to_pylist(), strict=True)
+    )
+
+    good = pc.invert(is_bad)
+    kept = texts.filter(good)
+    count = len(kept)
+    columns = {
+        "id": ids.filter(good),
+        "text": kept,
+        "source": source.filter(good),
+        "uri": raw["uri"].filter(good),
+        "domain": domains.filter(good),
+        "license": pc.fill_null(raw["license"], item.source.license).filter(good),
+        "lang": pa.array([""] * count, pa.string()),
+        "lang_score": pa.array([0.0] * count, pa.float32()),
+        "toxicity": pa.array([0.0] * count, pa.float32()),
+        "content_hash": content_hash(kept),
+        "num_bytes": pc.cast(pc.binary_length(kept), pa.int64()),
+        "split": pa.array([""] * count, pa.string()),
+    }
+    documents = pa.RecordBatch.from_arrays(
+        [columns[field.name] for field in DOCUMENTS], schema=DOCUMENTS
+    )
+    return documents, quarantine, bad_texts
+
+
+def document_id(item: NewInput, uri: str) -> str:
+    """Name of a document: blake2b-128 of where it lies, so it never depends on order or on other documents."""
+    key = "\0".join((item.found.source, uri, item.fingerprint))
+    return blake2b(key.encode("utf8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _exact_task(
+    workspace: Workspace, _name: str, argument: tuple[Snapshot | None, tuple[str, ...]]
+) -> dict[str, Any]:
+    parent, sources = argument
+    columns = ["id", "content_hash", "domain", "source"]
+    keys = ledger.concat(
+        (workspace.read_table(part).select(columns) for part in parts(workspace)), _KEYS
+    )
+    ranks = pc.index_in(keys["source"], pa.array(sources, pa.string()))
+    keys = keys.drop_columns(["source"]).append_column("source_rank", ranks)
+    published = None
+    if parent is not None:
+        tables = [parent.open(shard).select(columns[:2]) for shard in parent.shards("documents")]
+        published = pa.concat_tables(tables) if tables else None
+    removed = exact_duplicates(keys, published)
+    workspace.write_table("exact/removed", removed)
+    return {"documents": len(keys), "duplicate": len(removed)}

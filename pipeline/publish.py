@@ -1,0 +1,362 @@
+"""From documents worth keeping to the files of a snapshot: splits, tokenizer, shards, fates, and their summary."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import ingest, ledger
+from pipeline.dedup import DedupConfig
+from pipeline.executor import Executor
+from pipeline.minhash import band_key_run
+from pipeline.mixture import MixConfig, mix
+from pipeline.shards import SplitConfig, assign_splits, encode_shard
+from pipeline.stage import Progress, Workspace, run_tasks, total_counts
+from pipeline.tokenizer import TokenizerConfig, train_tokenizer
+from storage.schema import DOCUMENTS, FATES, REJECTS, SIGNATURES
+from storage.shard import Shard, write_shard
+from storage.snapshot import Snapshot
+
+FATES_PER_SHARD = 1_000_000
+TOXICITY_EDGES = tuple(number / 10 for number in range(11))
+
+
+def choose_splits(
+    workspace: Workspace, parent: Snapshot | None, config: SplitConfig, progress: Progress
+) -> dict[str, int]:
+    """Stage 6: which documents validate. By hash of the text, so it never depends on order or on other documents."""
+    records = run_tasks(
+        workspace, "split", [("all", (parent, config))], _split_task, Executor(), progress, "steps"
+    )
+    return {"train": records[0]["train"], "validation": records[0]["validation"]}
+
+
+def make_tokenizer(
+    workspace: Workspace, parent: Snapshot | None, config: TokenizerConfig, progress: Progress
+) -> dict[str, int]:
+    """Stage 7: train the tokenizer on what was kept for training, or take the corpus's frozen one."""
+    records = run_tasks(
+        workspace,
+        "tokenizer",
+        [("all", (parent, config))],
+        _tokenizer_task,
+        Executor(),
+        progress,
+        "steps",
+    )
+    return {"vocab_size": records[0]["vocab_size"]}
+
+
+def write_shards(
+    workspace: Workspace, version: int, executor: Executor, progress: Progress
+) -> dict[str, int]:
+    """Stage 8: document, signature and token shards of what is kept, one of each a part."""
+    names = zip(workspace.records("filter"), workspace.records("sign"), strict=True)
+    tasks = [
+        (f"{number:05}", (filtered["name"], signed["name"], version))
+        for number, (filtered, signed) in enumerate(names)
+    ]
+    records = run_tasks(workspace, "shards", tasks, _shard_task, executor, progress)
+    return {
+        "documents": sum(record["documents"] for record in records),
+        "tokens": sum(shard["num_tokens"] for record in records for shard in record["shards"]),
+    }
+
+
+def write_fates(
+    workspace: Workspace, version: int, config: DedupConfig, progress: Progress
+) -> dict[str, int]:
+    """Stage 9: one fate for every document read, samples of what was removed, near-duplicate pairs, band keys."""
+    records = run_tasks(
+        workspace, "fates", [("all", (version, config))], _fates_task, Executor(), progress, "steps"
+    )
+    return {"documents": records[0]["documents"]}
+
+
+def new_shards(workspace: Workspace) -> list[Shard]:
+    """Every shard that the finished stages wrote for the new snapshot."""
+    records = [*workspace.records("shards"), *workspace.records("fates")]
+    return [Shard(**shard) for record in records for shard in record["shards"]]
+
+
+def summarize(workspace: Workspace, parent: Snapshot | None, config: MixConfig) -> dict[str, Any]:
+    """What the manifest tells of the corpus: figures that add up along the chain, and those of this snapshot alone."""
+    before = parent.manifest.summary if parent is not None else {}
+    shards = workspace.records("shards")
+    fates = workspace.records("fates")[0]
+    domains: dict[str, dict[str, Any]] = {}
+    for figures in [before.get("domains", {}), *(record["domains"] for record in shards)]:
+        for domain, counts in figures.items():
+            _add(domains.setdefault(domain, {}), counts)
+    domains = dict(sorted(domains.items()))
+    train_tokens = {domain: counts["train_tokens"] for domain, counts in domains.items()}
+    read_records = workspace.records("read")
+    return {
+        "documents": sum(counts["documents"] for counts in domains.values()),
+        "text_bytes": sum(counts["num_bytes"] for counts in domains.values()),
+        "tokens": {
+            "train": sum(train_tokens.values()),
+            "validation": sum(counts["validation_tokens"] for counts in domains.values()),
+            "by_domain": {domain: counts["tokens"] for domain, counts in domains.items()},
+        },
+        "domains": domains,
+        "rules": fates["rules"],
+        "normalize": dict(sorted(total_counts(read_records, "normalize").items())),
+        "pii": dict(sorted(total_counts(workspace.records("filter"), "pii").items())),
+        "near_duplicates": fates["near_duplicates"],
+        "tokenizer": workspace.records("tokenizer")[0]
+        | {"bytes_per_token": bytes_per_token(domains)},
+        "mix": mix(train_tokens, config),
+        "stages": _stage_counts(workspace),
+    }
+
+
+def bytes_per_token(domains: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """UTF-8 bytes that a token stands for, by domain."""
+    return {
+        domain: round(counts["num_bytes"] / counts["tokens"], 4)
+        for domain, counts in domains.items()
+        if counts["tokens"]
+    }
+
+
+def new_domains(workspace: Workspace) -> dict[str, dict[str, Any]]:
+    """Figures by domain of the new documents alone."""
+    domains: dict[str, dict[str, Any]] = {}
+    for record in workspace.records("shards"):
+        for domain, counts in record["domains"].items():
+            _add(domains.setdefault(domain, {}), counts)
+    return domains
+
+
+def _stage_counts(workspace: Workspace) -> list[dict[str, Any]]:
+    read = workspace.records("read")
+    quarantine = sum(record["quarantined"] for record in read)
+    good = sum(part["rows"] for record in read for part in record["parts"])
+    unique = good - workspace.records("exact")[0]["duplicate"]
+    judged = sum(record["documents"] for record in workspace.records("filter"))
+    kept = sum(record["documents"] for record in workspace.records("shards"))
+    flow = [("read", good + quarantine, good), ("exact_duplicates", good, unique)]
+    flow += [("filters", unique, judged), ("near_duplicates", judged, kept)]
+    return [{"name": name, "documents_in": into, "documents_out": out} for name, into, out in flow]
+
+
+def _add(total: dict[str, Any], more: dict[str, Any]) -> None:
+    """Add nested counters in place: numbers sum, lists sum by position, dicts recurse."""
+    for key, value in more.items():
+        if isinstance(value, dict):
+            _add(total.setdefault(key, {}), value)
+        elif isinstance(value, list):
+            old = total.get(key, [])
+            length = max(len(old), len(value))
+            padded = [*old, *[0] * (length - len(old))], [*value, *[0] * (length - len(value))]
+            total[key] = [a + b for a, b in zip(*padded, strict=True)]
+        else:
+            total[key] = total.get(key, 0) + value
+
+
+def _kept(workspace: Workspace, name: str) -> pa.Table:
+    """The documents of a filtered part that no near-duplicate replaced."""
+    table = workspace.read_table(name)
+    removed = workspace.read_table("near/removed")["id"].combine_chunks()
+    return table.filter(pc.invert(pc.is_in(table["id"], removed)))
+
+
+def _split_task(
+    workspace: Workspace, _name: str, argument: tuple[Snapshot | None, SplitConfig]
+) -> dict[str, Any]:
+    parent, config = argument
+    columns = ["id", "domain", "content_hash", "num_bytes"]
+    tables = [
+        _kept(workspace, record["name"]).select(columns) for record in workspace.records("filter")
+    ]
+    documents = ledger.concat(tables, pa.schema([DOCUMENTS.field(name) for name in columns]))
+    known = set(parent.manifest.summary["domains"]) if parent is not None else set()
+    inherits = workspace.read_table("near/inherits")
+    inherited: dict[str, str] = {}
+    if parent is not None and len(inherits):
+        wanted = inherits["split_of"].combine_chunks()
+        split_of: dict[str, str] = {}
+        for shard in parent.shards("documents"):
+            table = parent.open(shard).select(["id", "split"])
+            found = table.filter(pc.is_in(table["id"], wanted))
+            split_of |= dict(zip(found["id"].to_pylist(), found["split"].to_pylist(), strict=True))
+        inherited = {row["id"]: split_of[row["split_of"]] for row in inherits.to_pylist()}
+    splits = assign_splits(documents, config.validation, known, inherited)
+    workspace.write_table("split/all", pa.table({"id": documents["id"], "split": splits}))
+    counts = Counter(splits.to_pylist())
+    return {"train": counts["train"], "validation": counts["validation"]}
+
+
+def _tokenizer_task(
+    workspace: Workspace, _name: str, argument: tuple[Snapshot | None, TokenizerConfig]
+) -> dict[str, Any]:
+    parent, config = argument
+    path = f"{workspace.data}/tokenizer.model"
+    if parent is not None and parent.manifest.tokenizer is not None:
+        workspace.lake.write_bytes(path, parent.tokenizer_bytes())
+        return {key: parent.manifest.summary["tokenizer"][key] for key in _TOKENIZER_KEYS}
+    splits = workspace.read_table("split/all")
+    training = splits.filter(pc.equal(splits["split"], "train"))["id"].combine_chunks()
+    tables = []
+    for record in workspace.records("filter"):
+        table = workspace.read_table(record["name"]).select(["id", "domain", "text"])
+        tables.append(table.filter(pc.is_in(table["id"], training)))
+    result = train_tokenizer(tables, config)
+    workspace.lake.write_bytes(path, result.model)
+    return {key: getattr(result, key) for key in _TOKENIZER_KEYS}
+
+
+_TOKENIZER_KEYS = ("vocab_size", "requested_vocab_size", "note")
+
+
+def _shard_task(workspace: Workspace, name: str, argument: tuple[str, str, int]) -> dict[str, Any]:
+    filtered, signed, version = argument
+    lake, data = workspace.lake, workspace.data
+    documents = _kept(workspace, filtered)
+    splits = workspace.read_table("split/all")
+    rows = pc.index_in(documents["id"], splits["id"].combine_chunks())
+    column = documents.schema.get_field_index("split")
+    documents = documents.set_column(column, DOCUMENTS.field("split"), splits["split"].take(rows))
+    signatures = workspace.read_table(signed)
+    signatures = signatures.filter(pc.is_in(signatures["id"], documents["id"].combine_chunks()))
+    if not len(documents):
+        return {"shards": [], "documents": 0, "domains": {}}
+    vocab_size = workspace.records("tokenizer")[0]["vocab_size"]
+    tokens = encode_shard(documents, lake.read_bytes(f"{data}/tokenizer.model"), vocab_size)
+    shards = [
+        write_shard(
+            lake, f"{data}/documents-{name}.arrow", documents.cast(DOCUMENTS), version=version
+        ),
+        write_shard(
+            lake, f"{data}/signatures-{name}.arrow", signatures.cast(SIGNATURES), version=version
+        ),
+    ]
+    for split, table in sorted(tokens.items()):
+        if len(table):
+            path = f"{data}/tokens-{split}-{name}.arrow"
+            count = _count_tokens(table)
+            shards.append(
+                write_shard(lake, path, table, version=version, split=split, num_tokens=count)
+            )
+    return {
+        "shards": [asdict(shard) for shard in shards],
+        "documents": len(documents),
+        "domains": _figures(documents, tokens),
+    }
+
+
+def _count_tokens(table: pa.Table) -> int:
+    return pc.sum(pc.list_value_length(table["tokens"])).as_py() or 0
+
+
+def _figures(documents: pa.Table, tokens: dict[str, pa.Table]) -> dict[str, dict[str, Any]]:
+    """Figures by domain that add up over shards and snapshots."""
+    figures: dict[str, dict[str, Any]] = {}
+    for domain in sorted(pc.unique(documents["domain"]).to_pylist()):
+        table = documents.filter(pc.equal(documents["domain"], domain))
+        by_split = {
+            split: _count_tokens(rows.filter(pc.equal(rows["domain"], domain)))
+            for split, rows in tokens.items()
+        }
+        sizes = table["num_bytes"].to_numpy()
+        toxicity = table["toxicity"].to_numpy()
+        top = len(TOXICITY_EDGES) - 2
+        figures[domain] = {
+            "documents": len(table),
+            "validation_documents": pc.sum(pc.equal(table["split"], "validation")).as_py(),
+            "num_bytes": int(sizes.sum()),
+            "tokens": sum(by_split.values()),
+            "train_tokens": by_split.get("train", 0),
+            "validation_tokens": by_split.get("validation", 0),
+            "languages": dict(sorted(Counter(table["lang"].to_pylist()).items())),
+            "licenses": dict(sorted(Counter(table["license"].to_pylist()).items())),
+            # Position k counts documents of 2^k to 2^(k+1) - 1 bytes.
+            "length_log2": _histogram([int(size).bit_length() - 1 for size in sizes]),
+            "toxicity_tenths": _histogram(
+                [min(int(score * 10), top) for score in toxicity], top + 1
+            ),
+        }
+    return figures
+
+
+def _histogram(positions: Sequence[int], length: int = 0) -> list[int]:
+    counts = Counter(positions)
+    return [counts[position] for position in range(max(length, max(positions, default=-1) + 1))]
+
+
+def _fates_task(
+    workspace: Workspace, _name: str, argument: tuple[int, DedupConfig]
+) -> dict[str, Any]:
+    version, config = argument
+    lake, data = workspace.lake, workspace.data
+    read_records, filter_records = workspace.records("read"), workspace.records("filter")
+    near, exact = workspace.read_table("near/removed"), workspace.read_table("exact/removed")
+    fates = ledger.settle(
+        ledger.concat(
+            (ledger.identity_of(workspace.read_table(part)) for part in ingest.parts(workspace)),
+            ledger.IDENTITY,
+        ),
+        ledger.concat((workspace.read_table(record["fates"]) for record in read_records), FATES),
+        ledger.concat(
+            (workspace.read_table(f"{record['name']}-fates") for record in filter_records), FATES
+        ),
+        exact,
+        near,
+    )
+    shards = []
+    for number, start in enumerate(range(0, len(fates), FATES_PER_SHARD)):
+        path = f"{data}/fates-{number:05}.arrow"
+        shards.append(write_shard(lake, path, fates.slice(start, FATES_PER_SHARD), version=version))
+
+    samples = [workspace.read_table(record["rejects"]) for record in read_records]
+    samples += [workspace.read_table(f"{record['name']}-rejects") for record in filter_records]
+    samples.append(_duplicate_samples(workspace, fates))
+    candidates = ledger.concat(samples, REJECTS)
+    chosen = pa.array(ledger.choose_samples(candidates, 2 * ingest.SAMPLES_PER_RULE), pa.string())
+    rejects = candidates.filter(pc.is_in(candidates["id"], chosen)).sort_by("id")
+    shards.append(write_shard(lake, f"{data}/rejects-00000.arrow", rejects, version=version))
+
+    edges = workspace.read_table("near/edges")
+    shards.append(write_shard(lake, f"{data}/edges-00000.arrow", edges, version=version))
+    signatures = [
+        Shard(**shard) for record in workspace.records("shards") for shard in record["shards"]
+    ]
+    tables = [_read_shard(workspace, shard) for shard in signatures if shard.kind == "signatures"]
+    run = band_key_run(tables, config)
+    shards.append(write_shard(lake, f"{data}/band_keys-00000.arrow", run, version=version))
+    similarities = edges["jaccard"].to_pylist()
+    return {
+        "shards": [asdict(shard) for shard in shards],
+        "documents": len(fates),
+        "funnel": ledger.funnel(fates),
+        "rules": ledger.rule_counts(fates),
+        # Position k counts pairs of Jaccard similarity k/20 to (k+1)/20.
+        "near_duplicates": {
+            "edges": len(edges),
+            "jaccard_twentieths": _histogram(
+                [min(int(value * 20), 19) for value in similarities], 20
+            ),
+        },
+    }
+
+
+def _read_shard(workspace: Workspace, shard: Shard) -> pa.Table:
+    """A shard of our own that no manifest names yet."""
+    with pa.memory_map(str(workspace.lake.local_path(shard.path))) as file:
+        return pa.ipc.open_file(file).read_all()
+
+
+def _duplicate_samples(workspace: Workspace, fates: pa.Table) -> pa.Table:
+    """Samples of documents removed as duplicates; their texts still lie in the parts of the read stage."""
+    duplicates = fates.filter(pc.equal(fates["fate"], "duplicate"))
+    chosen = pa.array(ledger.choose_samples(duplicates, 2 * ingest.SAMPLES_PER_RULE), pa.string())
+    texts: dict[str, str | None] = {}
+    for part in ingest.parts(workspace):
+        table = workspace.read_table(part).select(["id", "text"])
+        found = table.filter(pc.is_in(table["id"], chosen))
+        texts |= dict(zip(found["id"].to_pylist(), found["text"].to_pylist(), strict=True))
+    return ledger.rejects(duplicates, texts)
