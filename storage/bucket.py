@@ -112,7 +112,9 @@ class Bucket:
         except FileNotFoundError as error:
             if not writing:
                 raise
-            raise LakeError(f"{where}: cannot write it: the bucket does not exist; create it first") from error
+            raise LakeError(
+                f"{where}: cannot write it: the bucket does not exist; create it first"
+            ) from error
         except (PermissionDeniedError, UnauthenticatedError) as error:
             raise LakeError(
                 f"{where}: the bucket refused access; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the "

@@ -69,7 +69,9 @@ class Lake:
         if "://" not in text:
             root = Path(text).expanduser().absolute()
             if root.exists() and not root.is_dir():
-                raise ConfigError(f"--lake {text}: expected a folder or s3://bucket/prefix, got a file")
+                raise ConfigError(
+                    f"--lake {text}: expected a folder or s3://bucket/prefix, got a file"
+                )
             return cls(url=str(root), root=root, cache=cache)
         scheme, _, rest = text.partition("://")
         url = f"{scheme}://{rest.rstrip('/')}"
@@ -111,7 +113,10 @@ class Lake:
                     digest.update(piece)
                     num_bytes += len(piece)
             else:
-                with _in_plain_words(self.where(path), "read"), self._local(path).open("rb") as file:
+                with (
+                    _in_plain_words(self.where(path), "read"),
+                    self._local(path).open("rb") as file,
+                ):
                     digest = hashlib.file_digest(file, "sha256")
                     num_bytes = file.tell()
         except FileNotFoundError:
@@ -160,10 +165,12 @@ class Lake:
             return sorted(self._bucket.list(_folder(prefix)), key=lambda entry: entry.path)
         entries = []
         with _in_plain_words(self.where(prefix), "list"):
-            for folder, _, names in os.walk(self.root / _folder(prefix), onerror=_raise_if_real, followlinks=True):
+            for folder, _, names in os.walk(
+                self.root / _folder(prefix), onerror=_raise_if_real, followlinks=True
+            ):
                 for name in names:
                     file = Path(folder, name)
-                    if _is_temporary(name) and not temporary:
+                    if is_temporary(name) and not temporary:
                         continue
                     with suppress(FileNotFoundError):  # removed since it was listed
                         status = file.stat()
@@ -177,7 +184,11 @@ class Lake:
             return sorted(self._bucket.folders(_folder(prefix)))
         with _in_plain_words(self.where(prefix), "list"):
             try:
-                return sorted(entry.name for entry in os.scandir(self.root / _folder(prefix)) if entry.is_dir())
+                return sorted(
+                    entry.name
+                    for entry in os.scandir(self.root / _folder(prefix))
+                    if entry.is_dir()
+                )
             except (FileNotFoundError, NotADirectoryError):
                 return []
 
@@ -259,7 +270,9 @@ class Lake:
         except NotFoundError as error:
             if failure:
                 raise failure from None
-            raise LakeError(f"{self.where(path)}: was there at the commit and is gone now; try again") from error
+            raise LakeError(
+                f"{self.where(path)}: was there at the commit and is gone now; try again"
+            ) from error
         if (other := _commit_of(found)).get("id") == commit_id:
             return
         raise ConflictError(
@@ -273,7 +286,10 @@ class Lake:
             _operation("unlink", self.where(path))
             self._bucket.delete([_checked(path)])
             return
-        with _in_plain_words(self.where(path), "remove"), suppress(FileNotFoundError, NotADirectoryError):
+        with (
+            _in_plain_words(self.where(path), "remove"),
+            suppress(FileNotFoundError, NotADirectoryError),
+        ):
             _unlink(self._local(path))
 
     def delete_prefix(self, prefix: str) -> None:
@@ -283,7 +299,9 @@ class Lake:
             self._bucket.delete([entry.path for entry in self.list(prefix)])
             return
         with _in_plain_words(self.where(prefix), "remove"):
-            for folder, _, names in os.walk(self.root / _folder(prefix), topdown=False, onerror=_raise_if_real):
+            for folder, _, names in os.walk(
+                self.root / _folder(prefix), topdown=False, onerror=_raise_if_real
+            ):
                 for name in names:
                     with suppress(FileNotFoundError):
                         _unlink(Path(folder, name))
@@ -352,7 +370,9 @@ def _checked(path: str) -> str:
     """The path, if it stays inside the lake: manifests name files, and a damaged one could name any."""
     parts = path.split("/")
     if any(part in ("", ".", "..") for part in parts) or "\\" in path or "\0" in path:
-        raise LakeError(f"{path!r}: expected a path inside the lake, without '..', '.' or empty parts")
+        raise LakeError(
+            f"{path!r}: expected a path inside the lake, without '..', '.' or empty parts"
+        )
     return path
 
 
@@ -365,7 +385,11 @@ def _folder(prefix: str) -> str:
 def _commit_of(data: bytes) -> dict[str, object]:
     try:
         return dict(json.loads(data)["commit"])
-    except (ValueError, KeyError, TypeError):  # not one of ours, or damaged: somebody else's in any case
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+    ):  # not one of ours, or damaged: somebody else's in any case
         return {}
 
 
@@ -418,7 +442,8 @@ def _temporary_for(target: Path) -> Iterator[Path]:
                 _unlink(temporary)
 
 
-def _is_temporary(name: str) -> bool:
+def is_temporary(name: str) -> bool:
+    """Whether a file's name (without folder) is one that a writer uses before the file is complete."""
     return name.startswith(".") and name.endswith(".tmp")
 
 
@@ -467,7 +492,9 @@ def _full_disk_in_plain_words(where: str) -> Iterator[None]:
 
 def _explained(error: OSError, where: str, doing: str) -> LakeError:
     words = _REMEDIES.get(error.errno or 0, f"{error.strerror or error}")
-    return LakeError(f"{where}: cannot {doing} it: {words}. Nothing finished is lost; run the same command again then")
+    return LakeError(
+        f"{where}: cannot {doing} it: {words}. Nothing finished is lost; run the same command again then"
+    )
 
 
 def _raise_if_real(error: OSError) -> None:

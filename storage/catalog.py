@@ -1,0 +1,231 @@
+"""The catalog: what a lake holds, found by looking. References, verification, and collection of unreachable files."""
+
+import difflib
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+
+from storage.errors import BusyError, ConfigError, CorruptError, LakeError, NotFoundError
+from storage.lake import Entry, Lake, is_temporary
+from storage.shard import damaged_file, missing_file
+from storage.snapshot import Manifest, Snapshot, manifest_path
+
+Progress = Callable[[str, int, int | None, str], None]
+"""Told what is being done, how much is done, of how much, in which unit."""
+
+
+def list_corpora(lake: Lake) -> list[str]:
+    """Names of the corpora with at least one snapshot, sorted."""
+    return [name for name in lake.list_folders("corpora") if versions(lake, name)]
+
+
+def versions(lake: Lake, name: str) -> list[int]:
+    """Versions of a corpus that exist, ascending; empty if there is no such corpus."""
+    folder = manifest_path(name, 1).rsplit("/", 1)[0]
+    found = (re.fullmatch(r"(\d{6,})\.json", e.path.rsplit("/", 1)[-1]) for e in lake.list(folder))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def read_manifest(lake: Lake, name: str, version: int) -> Manifest:
+    """The manifest of a snapshot. Raises NotFoundError, or CorruptError if it is damaged."""
+    path = manifest_path(name, version)
+    manifest = Manifest.from_json(lake.read_bytes(path), lake.where(path))
+    if (manifest.name, manifest.version) != (name, version):
+        raise CorruptError(
+            f"{lake.where(path)}: expected the manifest of {name}@{version}, got that of {manifest.ref}; "
+            "a file was copied or renamed: put the right one back"
+        )
+    return manifest
+
+
+def resolve(lake: Lake, ref: str) -> Snapshot:
+    """The snapshot that `name`, `name@latest` (both: the newest promoted one) or `name@3` (any) refers to.
+
+    Raises ConfigError for what is no reference, NotFoundError, saying what there is, if it refers to nothing.
+    """
+    name, at, wanted = ref.partition("@")
+    if not re.fullmatch(r"latest|[1-9]\d*", wanted or ("" if at else "latest")):
+        raise ConfigError(f"{ref}: expected a snapshot as name, name@latest or name@3, got {ref!r}")
+    found = versions(lake, name)
+    if not found:
+        raise NotFoundError(_no_such_corpus(lake, name))
+    if wanted not in ("", "latest"):
+        if int(wanted) not in found:
+            raise NotFoundError(
+                f"{ref}: expected one of {_refs(name, found)} in {lake}, got version {wanted}"
+            )
+        return Snapshot(lake, read_manifest(lake, name, int(wanted)))
+    for version in reversed(found):
+        manifest = read_manifest(lake, name, version)
+        if manifest.status == "promoted":
+            return Snapshot(lake, manifest)
+    raise NotFoundError(
+        f"{ref}: expected a promoted snapshot in {lake}, but none of {_refs(name, found)} passed its gates; "
+        f"name one to use it all the same, or see why with 'gristmill inspect {name}@{found[-1]}'"
+    )
+
+
+def _no_such_corpus(lake: Lake, name: str) -> str:
+    corpora = list_corpora(lake)
+    if not corpora:
+        return f"{name}: expected a corpus in {lake}, but it holds none yet; build one or choose another --lake"
+    close = difflib.get_close_matches(name, corpora, n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    return f"{name}: expected a corpus of {lake}, which holds {', '.join(corpora)}{hint}"
+
+
+def _refs(name: str, found: list[int]) -> str:
+    shown = [f"{name}@{version}" for version in found[-5:]]
+    return ", ".join((["..."] if len(found) > 5 else []) + shown)
+
+
+def verify(lake: Lake, ref: str | None = None, progress: Progress | None = None) -> list[str]:
+    """Read every file that a snapshot reaches, or all snapshots, and say what is wrong; an empty list is a sound lake.
+
+    Checked: manifests, the chain of parents, checksums of shards and tokenizers, and that runs refer to snapshots that
+    exist. A file that many snapshots share is read once.
+    """
+    problems: list[str] = []
+    if ref is not None:
+        manifests = [resolve(lake, ref).manifest]
+    else:
+        manifests = list(_sound_manifests(lake, problems))
+        problems += _broken_references(lake)
+    files = {(s.path, s.checksum): s.num_bytes for m in manifests for s in m.shards}
+    files |= {(t["path"], t["checksum"]): 0 for m in manifests if (t := m.tokenizer)}
+    done, total = 0, sum(files.values())
+    for (path, checksum), num_bytes in sorted(files.items()):
+        try:
+            found, _ = lake.digest(path)
+            if found != checksum:
+                problems.append(str(damaged_file(lake.where(path), checksum, found)))
+        except NotFoundError:
+            problems.append(str(missing_file(lake.where(path))))
+        except LakeError as error:
+            problems.append(str(error))
+        done += num_bytes
+        if progress is not None:
+            progress("verify", done, total, "bytes")
+    return problems
+
+
+def _sound_manifests(lake: Lake, problems: list[str]) -> Iterator[Manifest]:
+    for name in list_corpora(lake):
+        found = versions(lake, name)
+        hashes = {""}
+        for version in range(1, found[-1] + 1):
+            try:
+                manifest = read_manifest(lake, name, version)
+            except (CorruptError, NotFoundError) as error:
+                problems.append(str(error))
+                continue
+            if manifest.parent not in hashes:
+                problems.append(
+                    f"{manifest.ref}: expected its parent {manifest.parent} among the versions before it, found none"
+                )
+            hashes.add(manifest.hash())
+            yield manifest
+
+
+def _broken_references(lake: Lake) -> list[str]:
+    problems = []
+    for run in lake.list_folders("runs"):
+        try:
+            name, version, expected = _snapshot_of(lake, run)
+            if (
+                name
+                and (found := read_manifest(lake, name, version).hash()) != expected
+                and expected
+            ):
+                problems.append(
+                    f"run {run}: expected {name}@{version} with hash {expected}, got {found}: "
+                    "the corpus was built again; train again or put the old one back"
+                )
+        except (LakeError, NotFoundError) as error:
+            problems.append(f"run {run}: {error}")
+    return problems
+
+
+def _snapshot_of(lake: Lake, run: str) -> tuple[str, int, str]:
+    """(corpus, version, hash) that a run was trained on; ("", 0, "") if it has not begun."""
+    path = f"runs/{run}/run.json"
+    if not lake.exists(path):
+        return "", 0, ""
+    try:
+        body = json.loads(lake.read_bytes(path))
+        name, _, version = body["snapshot"].partition("@")
+        return name, int(version), body.get("snapshot_hash", "")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptError(
+            f"{lake.where(path)}: expected JSON with the run's snapshot, got: {error!r}; remove or repair the run"
+        ) from error
+
+
+def gc(lake: Lake, *, dry_run: bool = False, min_age_s: float = 86400) -> list[Entry]:
+    """Remove files that nothing reaches and that are older than `min_age_s` seconds; return them, sorted by path.
+
+    Never touched: what a snapshot reaches, a corpus of which a run refers to a snapshot that is not there, a build
+    whose newest file is younger than `min_age_s`, a corpus that is being built at the moment, and whatever gristmill
+    did not put there. A damaged manifest or run record says no longer what it reaches, so it stops the collection:
+    raises CorruptError before anything is removed.
+    """
+    too_young = time.time() - min_age_s
+    wanted = {name: set(versions(lake, name)) for name in lake.list_folders("corpora")}
+    reachable: set[str] = set()
+    for name, found in wanted.items():
+        for manifest in (read_manifest(lake, name, version) for version in sorted(found)):
+            reachable.update(shard.path for shard in manifest.shards)
+            if manifest.tokenizer:
+                reachable.add(manifest.tokenizer["path"])
+    runs = [_snapshot_of(lake, run) for run in lake.list_folders("runs")]
+    spared = {name for name, version, _ in runs if name and version not in wanted.get(name, set())}
+
+    removed = [
+        e for e in lake.list("runs", temporary=True) if _is_leftover(e) and e.modified < too_young
+    ]
+    if not dry_run:
+        _delete(lake, removed)
+    for name in sorted(set(wanted) - spared):
+        try:
+            # A build that goes on uses old files again, so their age says nothing while it is at work.
+            with (
+                nullcontext()
+                if dry_run
+                else lake.lock(f"build-{name}", doing=f"collecting in '{name}'")
+            ):
+                unreachable = _unreachable(lake, name, reachable, too_young)
+                if not dry_run:
+                    _delete(lake, unreachable)
+        except BusyError:
+            continue
+        removed += unreachable
+    return sorted(removed, key=lambda entry: entry.path)
+
+
+def _unreachable(lake: Lake, name: str, reachable: set[str], too_young: float) -> list[Entry]:
+    builds: dict[str, list[Entry]] = {}
+    unreachable = []
+    for entry in lake.list(f"corpora/{name}", temporary=True):
+        _, _, part, *rest = entry.path.split("/")
+        if part in ("data", "work") and len(rest) > 1:
+            builds.setdefault(rest[0], []).append(entry)
+        elif _is_leftover(entry) and entry.modified < too_young:
+            unreachable.append(entry)
+    for entries in builds.values():
+        if max(entry.modified for entry in entries) < too_young:
+            unreachable += [entry for entry in entries if entry.path not in reachable]
+    return unreachable
+
+
+def _is_leftover(entry: Entry) -> bool:
+    return is_temporary(entry.path.rsplit("/", 1)[-1])
+
+
+def _delete(lake: Lake, entries: list[Entry]) -> None:
+    for entry in entries:
+        lake.delete(entry.path)
+    for folder in sorted({entry.path.rsplit("/", 1)[0] for entry in entries}):
+        if not lake.list(folder, temporary=True):
+            lake.delete_prefix(folder)

@@ -1,0 +1,343 @@
+"""Snapshots: `name@version`, immutable. A snapshot exists when its manifest does, and the manifest is written last.
+
+The manifest is canonical JSON. What a snapshot *is* enters its hash; where and when it was made (`commit`), and how the
+shards were compressed, do not: the same inputs under the same recipe have the same hash everywhere.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import re
+import socket
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from storage.errors import (
+    ConfigError,
+    ConflictError,
+    CorruptError,
+    GristmillError,
+    LakeError,
+    NotFoundError,
+)
+from storage.lake import Lake
+from storage.schema import FATES_IN_ORDER
+from storage.shard import REMEDY, Shard, damaged_file, missing_file, open_shard
+
+if TYPE_CHECKING:
+    import datasets
+
+MANIFEST_FORMAT = 1
+"""Version of the manifest's form; readers refuse any other."""
+
+STATUSES = ("promoted", "quarantined")
+"""A snapshot passed its gates, or did not and is kept to be looked at."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """A file that was read into the corpus."""
+
+    source: str
+    """Name of the recipe's source."""
+    uri: str
+    """File, relative to the recipe's folder if inside it."""
+    num_bytes: int
+    """Size."""
+    fingerprint: str
+    """BLAKE2b-128 of the raw bytes, 32 hex digits."""
+    version: int
+    """Version of the snapshot that consumed it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """All that a snapshot is. Checked when made: raises GristmillError for what cannot be true."""
+
+    name: str
+    """The corpus."""
+    version: int
+    """Number in the corpus, from 1."""
+    build_id: str
+    """16 hex digits: hash of what was to be built; names the folder of the shards that this snapshot adds."""
+    status: str
+    """promoted or quarantined."""
+    parent: str = ""
+    """Hash of the snapshot that this one adds to, empty for the first."""
+    recipe_fingerprint: str = ""
+    """Hash of the recipe's sections that decide what is built."""
+    recipe: dict[str, Any] = field(default_factory=dict)
+    """Those sections."""
+    code_version: str = ""
+    """Version of gristmill that built it."""
+    shards: tuple[Shard, ...] = ()
+    """All shards of the corpus: the parent's and the new ones."""
+    inputs: tuple[Input, ...] = ()
+    """All files ever consumed."""
+    tokenizer: dict[str, Any] | None = None
+    """path and checksum (SHA-256) of the model file, vocab_size, ..."""
+    funnel: dict[str, dict[str, int]] = field(default_factory=dict)
+    """For each domain of what this snapshot read: documents read, and of each fate."""
+    gates: list[dict[str, Any]] = field(default_factory=list)
+    """name, value, limit, passed and detail of each gate."""
+    summary: dict[str, Any] = field(default_factory=dict)
+    """What the pipeline tells of the corpus: domains, rules, lengths, tokens, mix, ..."""
+    commit: dict[str, Any] = field(default_factory=dict)
+    """id, created_at, host, pid, seconds: where and when; no part of the hash."""
+    format: int = MANIFEST_FORMAT
+    """Version of the manifest's form."""
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        where = f"{self.name}@{self.version}"
+        if self.format != MANIFEST_FORMAT:
+            raise GristmillError(
+                f"{where}: expected a manifest of format {MANIFEST_FORMAT}, got {self.format}"
+            )
+        if self.version < 1:
+            raise GristmillError(f"{where}: expected a version from 1")
+        if self.status not in STATUSES:
+            raise GristmillError(
+                f"{where}: expected the status {' or '.join(STATUSES)}, got {self.status!r}"
+            )
+        for key in ("recipe", "tokenizer", "funnel", "gates", "summary", "commit"):
+            object.__setattr__(self, key, _plain(getattr(self, key), f"{where}: {key}"))
+        check_funnel(self.funnel, where)
+        paths = [shard.path for shard in self.shards]
+        if len(set(paths)) != len(paths):
+            raise GristmillError(f"{where}: expected each shard once, got some twice")
+        if any(not 1 <= item.version <= self.version for item in (*self.shards, *self.inputs)):
+            raise GristmillError(
+                f"{where}: expected shards and inputs of versions 1 to {self.version}"
+            )
+
+    @property
+    def ref(self) -> str:
+        """name@version."""
+        return f"{self.name}@{self.version}"
+
+    def hash(self) -> str:
+        """BLAKE2b-256 (64 hex digits) of everything but `commit` and the shards' sizes and file checksums."""
+        body = asdict(self)
+        del body["commit"]
+        for shard in body["shards"]:
+            del shard["num_bytes"], shard["checksum"]
+        return hashlib.blake2b(_canonical(body), digest_size=32).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain JSON values, with `hash`."""
+        return _plain(asdict(self), self.ref) | {"hash": self.hash()}
+
+    def to_json(self) -> bytes:
+        """The file's bytes: canonical JSON with `hash`, and a `checksum` over all the rest."""
+        body = self.to_dict()
+        return _canonical(body | {"checksum": _checksum(body)})
+
+    @classmethod
+    def from_json(cls, data: bytes, where: str = "manifest") -> "Manifest":
+        """Read what `to_json` wrote. Raises CorruptError, naming `where`, unless every byte is as it was."""
+        try:
+            body = json.loads(data)
+            expected = body.pop("checksum")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CorruptError(
+                f"{where}: expected a manifest in JSON with its checksum, got {_short(data)}; {REMEDY}"
+            ) from error
+        if (found := _checksum(body)) != expected:
+            raise damaged_file(where, str(expected), found)
+        if body.get("format") != MANIFEST_FORMAT:
+            raise CorruptError(
+                f"{where}: expected a manifest of format {MANIFEST_FORMAT}, got {body.get('format')}; "
+                "a newer gristmill wrote it: upgrade"
+            )
+        try:
+            hash_ = body.pop("hash")
+            body["shards"] = tuple(Shard(**shard) for shard in body["shards"])
+            body["inputs"] = tuple(Input(**item) for item in body["inputs"])
+            manifest = cls(**body)
+        except (TypeError, KeyError, GristmillError) as error:
+            raise CorruptError(
+                f"{where}: expected a sound manifest, got: {error}; {REMEDY}"
+            ) from error
+        if (found := manifest.hash()) != hash_:
+            raise CorruptError(
+                f"{where}: expected a manifest with hash {hash_}, got {found}; {REMEDY}"
+            )
+        return manifest
+
+
+def check_name(name: str) -> str:
+    """The name of a corpus or run, if it can name a folder everywhere and stand before '@'; else ConfigError."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+        raise ConfigError(
+            f"name: expected 1 to 100 letters, digits, dots, dashes or underscores, beginning with a letter or digit; "
+            f"got {name!r}"
+        )
+    return name
+
+
+def check_funnel(funnel: Mapping[str, Mapping[str, int]], where: str) -> None:
+    """Raise GristmillError unless in every domain, and so in all, each document that was read has one fate."""
+    expected = {"read", *FATES_IN_ORDER}
+    for domain, counts in funnel.items():
+        if set(counts) != expected or any(type(n) is not int or n < 0 for n in counts.values()):
+            raise GristmillError(
+                f"{where}: funnel of '{domain}': expected counts of {', '.join(sorted(expected))}; got {dict(counts)}"
+            )
+        total = sum(counts[fate] for fate in FATES_IN_ORDER)
+        if total != counts["read"]:
+            raise GristmillError(
+                f"{where}: funnel of '{domain}': expected the fates of {counts['read']} documents that were read, got "
+                f"{total}: {dict(counts)}; this is a bug of gristmill, nothing was published"
+            )
+
+
+def manifest_path(name: str, version: int) -> str:
+    """File of a manifest; that it exists is what makes the snapshot exist."""
+    return f"corpora/{check_name(name)}/snapshots/{version:06}.json"
+
+
+def commit_snapshot(lake: Lake, manifest: Manifest) -> Manifest:
+    """Publish a snapshot: put its manifest if there is none of its version. Returns the manifest that is there now.
+
+    `commit` gets an id, and time, host and pid where they are missing. If another process has meanwhile published the
+    very same snapshot (equal hash), that one is returned. Raises ConflictError if it published another one, and
+    LakeError if a shard is missing or the version before is.
+    """
+    _check_files(lake, manifest)
+    here = {
+        "created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+    }
+    manifest = replace(manifest, commit=here | manifest.commit | {"id": uuid.uuid4().hex})
+    path = manifest_path(manifest.name, manifest.version)
+    try:
+        lake.commit_bytes(path, manifest.to_json(), manifest.commit["id"])
+    except ConflictError:
+        winner = Manifest.from_json(lake.read_bytes(path), lake.where(path))
+        if winner.hash() != manifest.hash():
+            raise
+        return winner
+    return manifest
+
+
+def _check_files(lake: Lake, manifest: Manifest) -> None:
+    """A manifest is the proof that its files are there, so look before it is written."""
+    sizes = {
+        entry.path: entry.num_bytes
+        for folder in sorted({shard.path.rsplit("/", 1)[0] for shard in manifest.shards})
+        for entry in lake.list(folder)
+    }
+    for shard in manifest.shards:
+        if sizes.get(shard.path) != shard.num_bytes:
+            raise LakeError(
+                f"{lake.where(shard.path)}: expected a shard of {shard.num_bytes} bytes, got "
+                f"{sizes.get(shard.path, 'none')}; nothing was published, run the same command again"
+            )
+    if manifest.tokenizer and not lake.exists(manifest.tokenizer["path"]):
+        raise missing_file(lake.where(manifest.tokenizer["path"]))
+    if manifest.version > 1 and not lake.exists(manifest_path(manifest.name, manifest.version - 1)):
+        raise ConflictError(
+            f"{manifest.ref}: expected version {manifest.version - 1} to exist, it does not; run the same command again"
+        )
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A published snapshot: its manifest and the lake that holds its shards."""
+
+    lake: Lake
+    manifest: Manifest
+
+    @property
+    def ref(self) -> str:
+        """name@version."""
+        return self.manifest.ref
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """What it is, in 64 hex digits."""
+        return self.manifest.hash()
+
+    def shards(
+        self, kind: str, *, split: str | None = None, version: int | None = None
+    ) -> list[Shard]:
+        """Shards of a kind in the manifest's order; of one split, or written by one version, if asked for."""
+        return [
+            shard
+            for shard in self.manifest.shards
+            if shard.kind == kind
+            and split in (None, shard.split)
+            and version in (None, shard.version)
+        ]
+
+    def open(self, shard: Shard) -> pa.Table:
+        """A shard's table; see `open_shard`."""
+        return open_shard(self.lake, shard)
+
+    def documents(self) -> Iterator[pa.Table]:
+        """The kept documents, one table a shard."""
+        return map(self.open, self.shards("documents"))
+
+    def tokenizer_bytes(self) -> bytes:
+        """The SentencePiece model. Raises CorruptError unless its checksum is right, NotFoundError without one."""
+        tokenizer = self.manifest.tokenizer
+        if tokenizer is None:
+            raise NotFoundError(f"{self.ref}: expected a tokenizer, the snapshot has none")
+        where = self.lake.where(tokenizer["path"])
+        try:
+            data = self.lake.read_bytes(tokenizer["path"])
+        except NotFoundError as error:
+            raise missing_file(where) from error
+        if (found := hashlib.sha256(data).hexdigest()) != tokenizer["checksum"]:
+            raise damaged_file(where, tokenizer["checksum"], found)
+        return data
+
+    def as_hf(self, kind: str = "documents", *, split: str | None = None) -> "datasets.Dataset":
+        """A `datasets.Dataset` over the shards' own memory, without a copy and without the `datasets` cache.
+
+        Raises NotFoundError if the snapshot has no shards of the kind.
+        """
+        import datasets  # half a second and much memory, for those who ask for it
+        from datasets.table import InMemoryTable
+
+        shards = self.shards(kind, split=split)
+        if not shards:
+            kinds = sorted({shard.kind for shard in self.manifest.shards})
+            raise NotFoundError(
+                f"{self.ref}: expected shards of kind {kind!r}, it has {', '.join(kinds) or 'none'}"
+            )
+        return datasets.Dataset(InMemoryTable(pa.concat_tables(map(self.open, shards))))
+
+
+def _canonical(value: Any) -> bytes:
+    """JSON with sorted keys and no spaces; floats in their shortest exact form. Equal values, equal bytes."""
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True
+    )
+    return text.encode()
+
+
+def _plain(value: Any, where: str) -> Any:
+    """A copy in plain JSON values: what reading it back will give."""
+    try:
+        return json.loads(_canonical(value))
+    except (TypeError, ValueError) as error:
+        raise GristmillError(
+            f"{where}: expected text, finite numbers, lists and dicts; {error}"
+        ) from error
+
+
+def _checksum(body: Any) -> str:
+    return hashlib.sha256(_canonical(body)).hexdigest()
+
+
+def _short(data: bytes) -> str:
+    return f"{len(data)} bytes beginning with {data[:40]!r}"
