@@ -1,0 +1,206 @@
+"""How figures and foreign text are shown to people: in the report, in pictures and in data cards.
+
+Texts, ids and uris come from anywhere. They are escaped where they are printed; what escaping does not cover (control
+characters, text direction overrides, invisible characters) `visible` turns into something one can see.
+"""
+
+import math
+import re
+from datetime import UTC, datetime
+from difflib import SequenceMatcher
+from typing import Any
+
+DASH = "\u2013"
+"""Stands for a figure that is not there."""
+
+MAX_DIFF_WORDS = 400
+"""Words of each text that a diff compares: difflib is quadratic at worst, 400 x 400 stays under 50 ms."""
+
+MAX_DIFF_CHARACTERS = 40_000
+"""Characters of each text that a diff looks at."""
+
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\ufffb\ufffe\uffff"
+    "\ud800-\udfff\U000e0000-\U000e0fff]"
+)
+# A word, one character of a script without spaces, or one sign, each with the white space after it.
+_WORDS = re.compile(
+    "(?:[\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|\\w{1,80}|[^\\w\\s])\\s*|\\s+"
+)
+
+
+def visible(text: str) -> str:
+    """Return `text` with control, bidirectional and invisible characters shown: NUL as its symbol, others as [U+202E].
+
+    Tabs, newlines and joiners (which Indic scripts and emoji need) stay as they are.
+    """
+    return _INVISIBLE.sub(_show, text)
+
+
+def _show(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return chr(0x2400 + code) if code < 0x20 else f"[U+{code:04X}]"
+
+
+def clip(text: str, characters: int) -> str:
+    """Return at most `characters` of `text`, cut between words where possible, with an ellipsis where it was cut."""
+    if len(text) <= characters:
+        return text
+    head = text[:characters]
+    words, space, last = head.rpartition(" ")
+    return (words if space and len(last) < 40 else head).rstrip() + " \u2026"
+
+
+def number(value: Any) -> str:
+    """Write a count or a measurement: 1,204 or 0.083; a dash for what is no finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return DASH if value is None or isinstance(value, float) else str(value)
+    if isinstance(value, int) or (value == int(value) and abs(value) >= 10):
+        return f"{int(value):,}".replace("-", "\u2212")
+    return f"{value:.3g}".replace("-", "\u2212")
+
+
+def short(value: float | None) -> str:
+    """Write a count in at most four digits: 1,204, 12.3k, 4.56M."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    return number(int(value)) if abs(value) < 10_000 else _scaled(value, ("", "k", "M", "G", "T"))
+
+
+def size(num_bytes: float | None) -> str:
+    """Write a number of bytes in powers of 1,000: 512 B, 12.3 kB."""
+    if num_bytes is None or not math.isfinite(num_bytes):
+        return DASH
+    return _scaled(num_bytes, (" B", " kB", " MB", " GB", " TB", " PB"))
+
+
+def _scaled(value: float, units: tuple[str, ...]) -> str:
+    power = 0
+    # 999.5 of a unit would be written as 1000 of it.
+    while abs(value) >= 999.5 and power < len(units) - 1:
+        value, power = value / 1000, power + 1
+    figure = f"{value:.0f}" if power == 0 or abs(value) >= 100 else f"{value:.3g}"
+    return figure + units[power]
+
+
+def percent(part: float, whole: float) -> str:
+    """Write a share: 12.3 %; never 0 % or 100 % of what is not exactly that; a dash if there is no whole."""
+    if not whole or not math.isfinite(part) or not math.isfinite(whole):
+        return DASH
+    share = 100 * part / whole
+    if 0 < share < 0.1:
+        return "<0.1\u00a0%"
+    if 99.9 < share < 100:
+        return ">99.9\u00a0%"
+    return f"{share:.0f}\u00a0%" if share in (0, 100) else f"{share:.1f}\u00a0%"
+
+
+def words(name: Any) -> str:
+    """Turn a snake_case name into words: `near_duplicate` is "near duplicate"."""
+    return str(name).replace("_", " ").strip() or DASH
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """Write a count with its noun: 1 document, 2 documents."""
+    return f"{number(count)} {one if count == 1 else many or one + 's'}"
+
+
+def moment(when: Any) -> str:
+    """Write a time (ISO 8601 text or seconds since 1970) as 2026-11-22 12:30 UTC; other text as it is."""
+    try:
+        at = (
+            datetime.fromtimestamp(when, UTC)
+            if isinstance(when, int | float)
+            else datetime.fromisoformat(str(when))
+        )
+    except (ValueError, OverflowError, OSError):
+        return str(when or "")
+    return (
+        (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    )
+
+
+def duration(seconds: float | None) -> str:
+    """Write a span of time: 8.3 s, 4 min 12 s, 3 h 05 min."""
+    if seconds is None or not math.isfinite(seconds):
+        return DASH
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return (
+        f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+    )
+
+
+def word_diff(old: str, new: str, context: int = 12) -> list[tuple[str, str]]:
+    """Compare two texts word by word: pieces ("same" | "old" | "new" | "skip" | "cut", text), in reading order.
+
+    White space does not count. "skip" stands for a long run of equal words (its text says how many), of which
+    `context` are left at each end; "cut" for what lies beyond the words compared, `MAX_DIFF_WORDS` of each text from
+    shortly before the first difference.
+    """
+    a, b = (_WORDS.findall(text[:MAX_DIFF_CHARACTERS]) for text in (old, new))
+    first = next(
+        (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x.strip() != y.strip()),
+        min(len(a), len(b)),
+    )
+    start = max(0, first - context)
+    pieces = [("skip", _equal_words(start))] if start else []
+    is_cut = len(a[start:]) > MAX_DIFF_WORDS or len(b[start:]) > MAX_DIFF_WORDS
+    is_cut |= max(len(old), len(new)) > MAX_DIFF_CHARACTERS
+    a, b = a[start : start + MAX_DIFF_WORDS], b[start : start + MAX_DIFF_WORDS]
+    keys_a, keys_b = ([word.strip() for word in run] for run in (a, b))
+    for tag, a0, a1, b0, b1 in SequenceMatcher(None, keys_a, keys_b, autojunk=False).get_opcodes():
+        if tag != "equal":
+            pieces += [
+                (kind, "".join(run)) for kind, run in (("old", a[a0:a1]), ("new", b[b0:b1])) if run
+            ]
+        elif a1 - a0 <= 3 * context:
+            pieces.append(("same", "".join(a[a0:a1])))
+        else:
+            pieces.append(("same", "".join(a[a0 : a0 + context])))
+            pieces.append(("skip", _equal_words(a1 - a0 - 2 * context)))
+            pieces.append(("same", "".join(a[a1 - context : a1])))
+    return [*pieces, ("cut", "the comparison ends here")] if is_cut else pieces
+
+
+def _equal_words(count: int) -> str:
+    return plural(count, "equal word")
+
+
+def toml_text(table: dict[str, Any]) -> str:
+    """Write a recipe as TOML, for reading: empty values are left out, tables come last."""
+    lines = [
+        f"{key} = {_toml(value)}"
+        for key, value in table.items()
+        if not _is_table(value) and _is_set(value)
+    ]
+    for key, value in table.items():
+        for item in [value] if isinstance(value, dict) else value if _is_table(value) else []:
+            if rows := [f"{k} = {_toml(v)}" for k, v in item.items() if _is_set(v)]:
+                lines += ["", f"[{key}]" if item is value else f"[[{key}]]", *rows]
+    return "\n".join(lines).strip()
+
+
+def _is_set(value: Any) -> bool:
+    return value is not None and value not in ("", [], (), {})
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict) or (
+        isinstance(value, list | tuple) and any(isinstance(v, dict) for v in value)
+    )
+
+
+def _toml(value: Any) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return repr(value)
+        case dict():
+            return "{ " + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + " }"
+        case list() | tuple():
+            return "[" + ", ".join(map(_toml, value)) + "]"
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{text}"'
