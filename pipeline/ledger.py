@@ -96,7 +96,7 @@ def settle(
         raise GristmillError(
             "two documents have the same id; a reader gave one uri twice, this is a bug"
         )
-    if pc.sum(pc.equal(settled["fate"], "kept")).as_py() != len(read) - len(fates):
+    if settled["fate"].to_pylist().count("kept") != len(read) - len(fates):
         raise GristmillError("a fate was given to a document that was never read; this is a bug")
     return settled
 

@@ -1,0 +1,103 @@
+"""Gates hold a snapshot back for the reasons their names say, and for no others."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.gates import GatesConfig, check_gates, jensen_shannon
+from storage.errors import ConfigError
+
+COUNTS = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 10**9), min_size=1)
+
+
+def counts(kept: int, dropped: int = 0, duplicate: int = 0, quarantined: int = 0) -> dict[str, int]:
+    fates = {
+        "kept": kept,
+        "dropped": dropped,
+        "duplicate": duplicate,
+        "quarantined": quarantined,
+        "forgotten": 0,
+    }
+    return {"read": sum(fates.values()), **fates}
+
+
+def failed(funnel: dict[str, dict[str, int]], **parent: Any) -> set[str]:
+    figures = {
+        "bytes_by_domain": {domain: 100 for domain in funnel},
+        "bytes_per_token": {},
+        "parent_funnel": {},
+        "parent_bytes_by_domain": {},
+        "parent_bytes_per_token": {},
+    } | parent
+    gates = check_gates(funnel, **figures, config=GatesConfig())
+    return {gate["name"] for gate in gates if not gate["passed"]}
+
+
+def test_an_ordinary_snapshot_passes() -> None:
+    """Nothing unusual, nothing refused."""
+    assert failed({"web": counts(80, 15, 5), "code": counts(3)}) == set()
+
+
+def test_nothing_kept_is_refused() -> None:
+    """A snapshot without a single new document is not promoted."""
+    assert failed({"web": counts(0, 5)}) == {"documents kept"}
+
+
+def test_a_source_that_is_wiped_out_is_refused() -> None:
+    """Filters or dedup that remove nearly all of a domain are a fault until somebody looks."""
+    assert failed({"web": counts(1, 99), "code": counts(50)}) == {"removed share"}
+
+
+def test_unreadable_input_is_refused() -> None:
+    """A broken delivery does not become a snapshot that training starts on."""
+    assert failed({"web": counts(50, quarantined=50)}) == {"quarantined share"}
+
+
+def test_a_jump_against_the_parent_is_refused() -> None:
+    """What was normal yesterday is the measure of today."""
+    assert failed({"web": counts(30, 70)}, parent_funnel={"web": counts(90, 10)}) == {
+        "change of the removed share"
+    }
+
+
+def test_other_domains_than_the_parent_are_refused() -> None:
+    """New documents from quite another mix of domains are drift."""
+    drifted = failed(
+        {"web": counts(50)},
+        bytes_by_domain={"web": 100},
+        parent_bytes_by_domain={"code": 90, "web": 10},
+    )
+    assert drifted == {"domain drift"}
+
+
+def test_a_tokenizer_that_no_longer_fits_is_refused() -> None:
+    """Bytes per token far below the parent's: other text than the tokenizer was trained for."""
+    found = failed(
+        {"web": counts(50)}, bytes_per_token={"web": 2.0}, parent_bytes_per_token={"web": 4.0}
+    )
+    assert found == {"loss of bytes per token"}
+
+
+def test_few_documents_prove_nothing() -> None:
+    """Shares of fewer than 20 documents decide no gate."""
+    assert failed({"web": counts(1, 18), "code": counts(50)}) == set()
+
+
+def test_limits_outside_their_range_are_refused() -> None:
+    """A limit that can never or always hold is a mistake in the recipe."""
+    with pytest.raises(
+        ConfigError, match=r"gates\.max_removed: expected a number in \[0, 1\], got 1\.5"
+    ):
+        GatesConfig(max_removed=1.5)
+
+
+@given(COUNTS, COUNTS)
+def test_drift_is_a_symmetric_distance_in_bits(p: dict[str, int], q: dict[str, int]) -> None:
+    """Between 0 and 1, symmetric, 0 for equal shares."""
+    assert jensen_shannon(p, q) == pytest.approx(jensen_shannon(q, p))
+    assert -1e-12 <= jensen_shannon(p, q) <= 1 + 1e-12
+    assert jensen_shannon(p, {key: 3 * count for key, count in p.items()}) == pytest.approx(
+        0, abs=1e-12
+    )
