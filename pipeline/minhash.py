@@ -205,7 +205,7 @@ def _is_by_character(text: str, domain: str) -> bool:
         kinds = _kinds()[points]
         num_word += np.count_nonzero(kinds & _WORD)
         num_unspaced += np.count_nonzero(kinds & _UNSPACED)
-    return 2 * num_unspaced > num_word
+    return bool(2 * num_unspaced > num_word)
 
 
 def _blocks(rows: Sequence[int], texts: Sequence[str]) -> Iterator[list[int]]:
