@@ -1,0 +1,1 @@
+"""Shipped recipes, the quick-start text and the script that rebuilds it."""
