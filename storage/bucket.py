@@ -1,10 +1,12 @@
-"""Objects of an S3 bucket as a lake needs them: get, conditional put, list, delete, with errors in plain words."""
+"""A lake's files in an S3 bucket. Objects appear as a whole, so atomic writes need nothing but a put.
+
+Beside the bucket there is a folder on this machine for downloads, and for files on their way up.
+"""
 
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,31 +20,27 @@ from obstore.exceptions import (
 )
 from obstore.store import S3Store
 
+from storage.disk import Disk, Entry
 from storage.errors import LakeError
-from storage.lake import Entry
-
-
-@dataclass(frozen=True)
-class Head:
-    """What a bucket says of an object without sending it."""
-
-    num_bytes: int
-    """Size of the object."""
-    content: str
-    """16 hex digits that change with the content: a hash of the ETag."""
 
 
 class Bucket:
-    """The objects below s3://bucket/prefix. Paths are relative to the prefix. Failures are LakeErrors."""
+    """The objects below s3://bucket/prefix, by the same methods as `Disk`. What goes wrong is a LakeError."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, cache: Path, before: Callable[[str, str], None]) -> None:
         self.url = url
+        self.before = before
+        self._cache = Disk(cache, before=lambda operation, path: None)
         with self._in_plain_words():
             self._store = S3Store.from_url(
                 url,
-                # An http:// endpoint is one that the user named in AWS_ENDPOINT_URL. The time limit is for a whole
-                # object, and shards are large: obstore's 30 s would fail below 2 MB/s.
-                client_options={"allow_http": True, "connect_timeout": "5s", "timeout": "15m"},
+                # An http:// endpoint is one that the user named. The timeout is for a whole object, and shards are
+                # large: obstore's 30 s would need 9 MB/s for one of 256 MB.
+                client_options={
+                    "allow_http": True,
+                    "connect_timeout": timedelta(seconds=5),
+                    "timeout": timedelta(minutes=15),
+                },
                 retry_config={"max_retries": 5, "retry_timeout": timedelta(seconds=60)},
             )
 
@@ -57,73 +55,104 @@ class Bucket:
             for piece in obstore.get(self._store, path).stream(min_chunk_size=8 << 20):
                 yield bytes(piece)
 
-    def head(self, path: str) -> Head | None:
-        """Size and content mark of an object, None if there is none."""
-        with self._in_plain_words(path):
-            try:
-                meta = obstore.head(self._store, path)
-            except FileNotFoundError:
-                return None
-        mark = meta["e_tag"] or f"{meta['last_modified'].timestamp()} {meta['size']}"
-        return Head(meta["size"], hashlib.blake2b(mark.encode(), digest_size=8).hexdigest())
+    def local_path(self, path: str) -> Path:
+        """A download of the object. Raises FileNotFoundError.
 
-    def write(self, path: str, data: bytes | Path) -> None:
-        """Put an object; large files go up in parts and appear as a whole."""
-        with self._in_plain_words(path, writing=True):
-            obstore.put(self._store, path, data)
+        It is kept under the object's ETag, which changes with the content, so it is never out of date.
+        """
+        with self._in_plain_words(path):
+            meta = obstore.head(self._store, path)
+        mark = f"{meta['e_tag']} {meta['size']} {'' if meta['e_tag'] else meta['last_modified']}"
+        name = f"files/{hashlib.blake2b(mark.encode(), digest_size=8).hexdigest()}/{path}"
+        if not self._cache.exists(name):
+            with self._cache.writer(name) as temporary, temporary.open("wb") as file:
+                for piece in self.stream(path):
+                    file.write(piece)
+        return self._cache.root / name
+
+    def exists(self, path: str) -> bool:
+        """Whether there is an object of that name."""
+        try:
+            with self._in_plain_words(path):
+                obstore.head(self._store, path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def list(self, folder: str, *, temporary: bool) -> Iterator[Entry]:
+        """All objects in a folder and below, in no order; there are no temporary ones in a bucket."""
+        with self._in_plain_words(folder, missing="bucket"):
+            for page in obstore.list(self._store, folder or None, chunk_size=1000):
+                for meta in page:
+                    yield Entry(meta["path"], meta["size"], meta["last_modified"].timestamp())
+
+    def folders(self, folder: str) -> "list[str]":
+        """Names of the folders right below a folder, in no order."""
+        with self._in_plain_words(folder, missing="bucket"):
+            found = obstore.list_with_delimiter(self._store, folder)["common_prefixes"]
+        return [path.rstrip("/").rsplit("/", 1)[-1] for path in found]
+
+    @contextmanager
+    def writer(self, path: str) -> Iterator[Path]:
+        """Yield a name on this machine to write to; when the block ends well, the file is put into the bucket."""
+        name = path.rsplit("/", 1)[-1]
+        with self._cache.scratch(f"uploads/{name}") as temporary:
+            yield temporary
+            self._put(path, temporary)
+
+    def write(self, path: str, data: bytes) -> None:
+        """Put an object, in place of an older one."""
+        self._put(path, data)
 
     def create(self, path: str, data: bytes) -> bool:
         """Put an object unless there is one of that name (If-None-Match: *)."""
-        with self._in_plain_words(path, writing=True):
+        self.before("put", f"{self.url}/{path}")
+        with self._in_plain_words(path, missing="bucket"):
             try:
-                # In one request: only that is conditional as a whole on every S3.
+                # In one request, which every S3 treats as a whole; of uploads in parts that is not sure.
                 obstore.put(self._store, path, data, mode="create", use_multipart=False)
             except (AlreadyExistsError, PreconditionError):
                 return False
         return True
 
-    def list(self, prefix: str) -> Iterator[Entry]:
-        """All objects in the folder `prefix`, in no order."""
-        with self._in_plain_words(prefix):
-            for page in obstore.list(self._store, prefix or None, chunk_size=1000):
-                for meta in page:
-                    yield Entry(meta["path"], meta["size"], meta["last_modified"].timestamp())
-
-    def folders(self, prefix: str) -> "list[str]":
-        """Names of the folders right below the folder `prefix`."""
-        with self._in_plain_words(prefix):
-            found = obstore.list_with_delimiter(self._store, prefix)["common_prefixes"]
-        return [path.rstrip("/").rsplit("/", 1)[-1] for path in found]
-
     def delete(self, paths: Sequence[str]) -> None:
         """Remove objects; those that do not exist are no error."""
-        with self._in_plain_words(paths[0] if paths else ""):
-            for start in range(0, len(paths), 1000):  # S3's limit for one request
-                try:
-                    obstore.delete(self._store, list(paths[start : start + 1000]))
-                except FileNotFoundError:
-                    pass
+        for start in range(0, len(paths), 1000):  # as many as S3 takes in a request
+            some = list(paths[start : start + 1000])
+            self.before("unlink", f"{self.url}/{some[0]}")
+            with self._in_plain_words(some[0]), suppress(FileNotFoundError):
+                obstore.delete(self._store, some)
+
+    def delete_folder(self, folder: str) -> None:
+        """Remove all objects in a folder and below."""
+        self.delete([entry.path for entry in self.list(folder, temporary=True)])
+
+    def _put(self, path: str, source: bytes | Path) -> None:
+        self.before("put", f"{self.url}/{path}")
+        with self._in_plain_words(path, missing="bucket"):
+            obstore.put(self._store, path, source)
 
     @contextmanager
-    def _in_plain_words(self, path: str = "", *, writing: bool = False) -> Iterator[None]:
+    def _in_plain_words(self, path: str = "", *, missing: str = "object") -> Iterator[None]:
+        """Turn what obstore raises into LakeError; a `missing` object stays FileNotFoundError, a bucket does not."""
         where = f"{self.url}/{path}" if path else self.url
         try:
             yield
         except FileNotFoundError as error:
-            if not writing:
+            if missing == "object":
                 raise
             raise LakeError(
-                f"{where}: cannot write it: the bucket does not exist; create it first"
+                f"{where}: the bucket does not exist; create it or choose another --lake"
             ) from error
         except (PermissionDeniedError, UnauthenticatedError) as error:
             raise LakeError(
-                f"{where}: the bucket refused access; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the "
-                f"rights they carry ({_first_line(error)})"
+                f"{where}: the bucket refused access; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they "
+                f"permit ({_first_line(error)})"
             ) from error
         except (BaseError, OSError, ValueError) as error:
             raise LakeError(
-                f"{where}: the bucket did not answer as expected; check the network, AWS_ENDPOINT_URL and AWS_REGION, "
-                f"then run the same command again ({_first_line(error)})"
+                f"{where}: the bucket cannot be reached; check the network, AWS_ENDPOINT_URL, AWS_REGION and the "
+                f"credentials, then run the same command again ({_first_line(error)})"
             ) from error
 
 
@@ -133,6 +162,6 @@ def _first_line(error: Exception) -> str:
 
 
 @functools.cache
-def open_bucket(url: str) -> Bucket:
-    """The bucket of a lake; one client with its connections per process and location."""
-    return Bucket(url)
+def open_bucket(url: str, cache: Path, before: Callable[[str, str], None]) -> Bucket:
+    """The bucket of a lake: one client with its connections per process and location."""
+    return Bucket(url, cache, before)

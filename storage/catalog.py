@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 
+from storage.disk import is_temporary
 from storage.errors import BusyError, ConfigError, CorruptError, LakeError, NotFoundError
-from storage.lake import Entry, Lake, is_temporary
+from storage.lake import Entry, Lake
 from storage.shard import damaged_file, missing_file
-from storage.snapshot import Manifest, Snapshot, manifest_path
+from storage.snapshot import Manifest, Snapshot, is_name, manifest_path
 
 Progress = Callable[[str, int, int | None, str], None]
 """Told what is being done, how much is done, of how much, in which unit."""
@@ -18,7 +19,12 @@ Progress = Callable[[str, int, int | None, str], None]
 
 def list_corpora(lake: Lake) -> list[str]:
     """Names of the corpora with at least one snapshot, sorted."""
-    return [name for name in lake.list_folders("corpora") if versions(lake, name)]
+    return [name for name in _corpora(lake) if versions(lake, name)]
+
+
+def _corpora(lake: Lake) -> list[str]:
+    """Folders of corpora, also of those that have no snapshot yet."""
+    return [name for name in lake.list_folders("corpora") if is_name(name)]
 
 
 def versions(lake: Lake, name: str) -> list[int]:
@@ -89,7 +95,10 @@ def verify(lake: Lake, ref: str | None = None, progress: Progress | None = None)
     """
     problems: list[str] = []
     if ref is not None:
-        manifests = [resolve(lake, ref).manifest]
+        try:
+            manifests = [resolve(lake, ref).manifest]
+        except CorruptError as error:
+            return [str(error)]
     else:
         manifests = list(_sound_manifests(lake, problems))
         problems += _broken_references(lake)
@@ -166,36 +175,36 @@ def _snapshot_of(lake: Lake, run: str) -> tuple[str, int, str]:
 def gc(lake: Lake, *, dry_run: bool = False, min_age_s: float = 86400) -> list[Entry]:
     """Remove files that nothing reaches and that are older than `min_age_s` seconds; return them, sorted by path.
 
-    Never touched: what a snapshot reaches, a corpus of which a run refers to a snapshot that is not there, a build
-    whose newest file is younger than `min_age_s`, a corpus that is being built at the moment, and whatever gristmill
-    did not put there. A damaged manifest or run record says no longer what it reaches, so it stops the collection:
-    raises CorruptError before anything is removed.
+    Never touched: what a snapshot reaches, a corpus of which a run names a snapshot that is not there, a build whose
+    newest file is younger than `min_age_s`, a corpus that is being built on this machine, and whatever gristmill did
+    not put there. A damaged manifest or run record no longer says what it reaches: CorruptError is raised before
+    anything is removed.
     """
     too_young = time.time() - min_age_s
-    wanted = {name: set(versions(lake, name)) for name in lake.list_folders("corpora")}
-    reachable: set[str] = set()
-    for name, found in wanted.items():
-        for manifest in (read_manifest(lake, name, version) for version in sorted(found)):
-            reachable.update(shard.path for shard in manifest.shards)
-            if manifest.tokenizer:
-                reachable.add(manifest.tokenizer["path"])
+    corpora = _corpora(lake)
+    for name in corpora:
+        _reachable(lake, name)  # for its errors
     runs = [_snapshot_of(lake, run) for run in lake.list_folders("runs")]
-    spared = {name for name, version, _ in runs if name and version not in wanted.get(name, set())}
+    lost = {
+        name for name, version, _ in runs if name and not lake.exists(manifest_path(name, version))
+    }
 
     removed = [
-        e for e in lake.list("runs", temporary=True) if _is_leftover(e) and e.modified < too_young
+        entry
+        for entry in lake.list("runs", temporary=True)
+        if _is_leftover(entry) and entry.modified < too_young
     ]
     if not dry_run:
         _delete(lake, removed)
-    for name in sorted(set(wanted) - spared):
+    for name in corpora:
+        if name in lost:
+            continue
         try:
-            # A build that goes on uses old files again, so their age says nothing while it is at work.
-            with (
-                nullcontext()
-                if dry_run
-                else lake.lock(f"build-{name}", doing=f"collecting in '{name}'")
-            ):
-                unreachable = _unreachable(lake, name, reachable, too_young)
+            # A build that goes on uses its old files again, so their age says nothing while it is at work; and what
+            # it has published by now must be looked up once it is done.
+            lock = lake.lock(f"build-{name}", doing=f"collecting garbage in '{name}'")
+            with nullcontext() if dry_run else lock:
+                unreachable = _unreachable(lake, name, too_young)
                 if not dry_run:
                     _delete(lake, unreachable)
         except BusyError:
@@ -204,7 +213,18 @@ def gc(lake: Lake, *, dry_run: bool = False, min_age_s: float = 86400) -> list[E
     return sorted(removed, key=lambda entry: entry.path)
 
 
-def _unreachable(lake: Lake, name: str, reachable: set[str], too_young: float) -> list[Entry]:
+def _reachable(lake: Lake, name: str) -> set[str]:
+    """Files that the snapshots of a corpus name. Raises CorruptError."""
+    paths: set[str] = set()
+    for manifest in (read_manifest(lake, name, version) for version in versions(lake, name)):
+        paths.update(shard.path for shard in manifest.shards)
+        if manifest.tokenizer:
+            paths.add(manifest.tokenizer["path"])
+    return paths
+
+
+def _unreachable(lake: Lake, name: str, too_young: float) -> list[Entry]:
+    reachable = _reachable(lake, name)
     builds: dict[str, list[Entry]] = {}
     unreachable = []
     for entry in lake.list(f"corpora/{name}", temporary=True):

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from storage.disk import in_plain_words
 from storage.errors import CorruptError, GristmillError, NotFoundError
 from storage.lake import Lake
 from storage.schema import FORMAT, SCHEMAS, check_format, tokens_schema
@@ -144,7 +145,7 @@ def content_hash(table: pa.Table | pa.RecordBatch) -> str:
     return digest.hexdigest()
 
 
-def _pieces(array: pa.Array) -> Iterator[bytes | memoryview | np.ndarray]:
+def _pieces(array: pa.Array) -> Iterator[bytes | memoryview]:
     """Type, validity, lengths and values of an array, each as bytes whose length the ones before determine."""
     kind = array.type
     if pa.types.is_dictionary(kind):
@@ -160,7 +161,7 @@ def _pieces(array: pa.Array) -> Iterator[bytes | memoryview | np.ndarray]:
         valid = pc.is_valid(array).to_numpy(zero_copy_only=False)
     yield f"{_type_name(kind)} {len(array)} {array.null_count} ".encode()
     if valid is not None:
-        yield valid.view(np.uint8)
+        yield valid.view(np.uint8).data
     if pa.types.is_null(kind):
         return
     if _is_text(kind):
@@ -179,7 +180,7 @@ def _pieces(array: pa.Array) -> Iterator[bytes | memoryview | np.ndarray]:
         for child in array.flatten():  # a child of a null is null
             yield from _pieces(child)
     elif pa.types.is_boolean(kind):
-        yield array.fill_null(False).to_numpy(zero_copy_only=False).view(np.uint8)
+        yield array.fill_null(False).to_numpy(zero_copy_only=False).view(np.uint8).data
     elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
         yield _little_endian(array.fill_null(0).to_numpy(zero_copy_only=False))
     elif pa.types.is_temporal(kind):
@@ -211,8 +212,8 @@ def _is_list(kind: pa.DataType) -> bool:
     )
 
 
-def _little_endian(values: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<"), copy=False))
+def _little_endian(values: np.ndarray) -> memoryview:
+    return np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<"), copy=False)).data
 
 
 def _kind_of(schema: pa.Schema) -> str:
@@ -292,7 +293,7 @@ def _is_verified(file: Path, shard: Shard) -> bool:
 
 
 def _digest(file: Path) -> tuple[str, int]:
-    with file.open("rb") as stream:
+    with in_plain_words(file, "read"), file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
         return digest, stream.tell()
 

@@ -109,6 +109,10 @@ class Manifest:
         for key in ("recipe", "tokenizer", "funnel", "gates", "summary", "commit"):
             object.__setattr__(self, key, _plain(getattr(self, key), f"{where}: {key}"))
         check_funnel(self.funnel, where)
+        if self.tokenizer is not None and not {"path", "checksum"} <= self.tokenizer.keys():
+            raise GristmillError(
+                f"{where}: tokenizer: expected path and checksum, got {self.tokenizer}"
+            )
         paths = [shard.path for shard in self.shards]
         if len(set(paths)) != len(paths):
             raise GristmillError(f"{where}: expected each shard once, got some twice")
@@ -172,12 +176,17 @@ class Manifest:
         return manifest
 
 
+def is_name(name: str) -> bool:
+    """Whether a corpus or run may have the name: it can name a folder everywhere, and stand before '@'."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) is not None
+
+
 def check_name(name: str) -> str:
-    """The name of a corpus or run, if it can name a folder everywhere and stand before '@'; else ConfigError."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+    """The name, if a corpus or run may have it; raises ConfigError if not."""
+    if not is_name(name):
         raise ConfigError(
-            f"name: expected 1 to 100 letters, digits, dots, dashes or underscores, beginning with a letter or digit; "
-            f"got {name!r}"
+            "name: expected 1 to 100 letters, digits, dots, dashes or underscores, the first a letter or digit; got "
+            f"{name!r}"
         )
     return name
 
@@ -314,7 +323,10 @@ class Snapshot:
             raise NotFoundError(
                 f"{self.ref}: expected shards of kind {kind!r}, it has {', '.join(kinds) or 'none'}"
             )
-        return datasets.Dataset(InMemoryTable(pa.concat_tables(map(self.open, shards))))
+        table = InMemoryTable(pa.concat_tables(map(self.open, shards)))
+        # Without a fingerprint, datasets would pickle the whole table to find one.
+        what = f"{self.hash} {kind} {split}".encode()
+        return datasets.Dataset(table, fingerprint=hashlib.blake2b(what, digest_size=8).hexdigest())
 
 
 def _canonical(value: Any) -> bytes:
