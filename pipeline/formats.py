@@ -1,0 +1,359 @@
+"""Records out of UTF-8 text: whole texts, JSON lines, CSV. Each function is bytes or lines in, `Row`s out."""
+
+import csv
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+
+from pipeline.raw import Problem, ReadLimits, Row, bad_row, document_row
+from pipeline.sources import SourceConfig, is_domain
+
+Lines = Iterator[tuple[int, bytes | Problem]]
+
+
+def read_text(chunks: Iterator[bytes | Problem], uri: str, limits: ReadLimits) -> Iterator[Row]:
+    """Yield a whole file as one document."""
+    held: list[bytes] = []
+    num_bytes = 0
+    for chunk in chunks:
+        if isinstance(chunk, Problem):
+            yield Problem(chunk.rule, chunk.detail, b"".join(held)[:8000]).row(uri)
+            return
+        held.append(chunk)
+        num_bytes += len(chunk)
+        if num_bytes > limits.max_document_bytes:
+            yield bad_row(
+                uri,
+                "too_long",
+                f"expected a text of at most {limits.max_document_bytes} bytes, got more; set `split_bytes` for the "
+                "source to cut it into documents, or raise read.max_document_bytes",
+                b"".join(held)[:8000],
+            )
+            return
+    yield _decoded_row(b"".join(held), uri, 1)
+
+
+def read_text_in_parts(
+    lines: Lines, uri: str, split_bytes: int, limits: ReadLimits
+) -> Iterator[Row]:
+    """Yield documents of at least `split_bytes`, cut where a blank line follows; the last may be shorter."""
+    held: list[bytes] = []
+    num_bytes = 0
+    first = 1
+    for number, line in lines:
+        if isinstance(line, Problem):
+            if held:
+                yield from _part(held, uri, first)
+            yield line.row(f"{uri}:{number}")
+            held, num_bytes, first = [], 0, number + 1
+            continue
+        if not held:
+            first = number
+        is_blank = not line or line.isspace()
+        if not held and is_blank:
+            continue
+        held.append(line)
+        num_bytes += len(line) + 1
+        if (is_blank and num_bytes >= split_bytes) or num_bytes > limits.max_document_bytes // 2:
+            yield from _part(held, uri, first)
+            held, num_bytes = [], 0
+    if held:
+        yield from _part(held, uri, first)
+
+
+def _part(lines: list[bytes], uri: str, first: int) -> Iterator[Row]:
+    data = b"\n".join(lines)
+    if data and not data.isspace():
+        yield _decoded_row(data, f"{uri}:{first}", first)
+
+
+def _decoded_row(data: bytes, uri: str, first_line: int) -> Row:
+    if problem := binary_problem(data):
+        return problem.row(uri)
+    try:
+        return document_row(uri, data.decode())
+    except UnicodeDecodeError as error:
+        return bad_row(uri, "invalid_utf8", describe_utf8_error(data, error, first_line), data)
+
+
+def describe_utf8_error(data: bytes, error: UnicodeDecodeError, first_line: int) -> str:
+    """Say where `data`, which begins in line `first_line`, stops being UTF-8."""
+    line = first_line + data.count(b"\n", 0, error.start)
+    return (
+        f"expected UTF-8, got the byte 0x{data[error.start]:02x} at offset {error.start} (line {line}); name the "
+        "source's `encoding` if it is another"
+    )
+
+
+def binary_problem(data: bytes) -> Problem | None:
+    """A Problem if bytes that should be text are not: more than 1 % control characters in the first 64 KiB."""
+    head = data[: 1 << 16]
+    controls = len(head) - len(head.translate(None, _CONTROLS))
+    if controls * 100 <= len(head):
+        return None
+    detail = f"expected text, got {controls} control characters in the first {len(head)} bytes"
+    if head.count(0) * 3 > len(head):
+        detail += "; it looks like UTF-16 without a byte order mark: set `encoding` for the source"
+    return Problem("binary", detail, data[:8000])
+
+
+# All below space but tab, LF, VT, FF, CR and ESC, which texts do hold.
+_CONTROLS = bytes(i for i in range(32) if i not in (9, 10, 11, 12, 13, 27))
+
+
+def read_jsonl(lines: Lines, uri: str, source: SourceConfig, limits: ReadLimits) -> Iterator[Row]:
+    """Yield a document a line; blank lines are none. Of a key that occurs twice the meaning is unknown: refused."""
+    for number, line in lines:
+        where = f"{uri}:{number}"
+        if isinstance(line, Problem):
+            yield line.row(where)
+        elif line and not line.isspace():
+            yield _json_row(line, where, source)
+
+
+def _json_row(line: bytes, where: str, source: SourceConfig) -> Row:
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        record = _parse_again(line, error)
+    if isinstance(record, Problem):
+        return record.row(where)
+    if not isinstance(record, dict):
+        return bad_row(
+            where, "not_an_object", f"expected a JSON object, got {_json_type(record)}", line
+        )
+    key = json.dumps(source.text_field).encode()
+    if line.count(key) > 1 and _count_key(line, source.text_field) > 1:
+        return bad_row(
+            where,
+            "duplicate_key",
+            f"expected the field {source.text_field!r} once, got it again",
+            line,
+        )
+    return row_from_fields(record, where, source, sample=line)
+
+
+def row_from_fields(
+    record: dict[str, Any], where: str, source: SourceConfig, sample: bytes | str | None = None
+) -> Row:
+    """The row of a record with named fields; `sample` shows it if it is bad."""
+    text = record.get(source.text_field)
+    if text is None:
+        names = ", ".join(str(name)[:40] for name in list(record)[:8]) or "none"
+        return bad_row(
+            where, "missing_text", f"expected the field {source.text_field!r}, got: {names}", sample
+        )
+    if not isinstance(text, str):
+        return bad_row(
+            where,
+            "wrong_type",
+            f"expected a string in the field {source.text_field!r}, got {_json_type(text)}",
+            sample,
+        )
+    if has_surrogates(text):
+        return bad_row(
+            where, "lone_surrogate", "expected Unicode text, got half of a surrogate pair", text
+        )
+    license_ = record.get(source.license_field) if source.license_field else None
+    domain = record.get(source.domain_field) if source.domain_field else None
+    if domain is not None and not (isinstance(domain, str) and is_domain(domain)):
+        return bad_row(
+            where,
+            "bad_domain",
+            f"expected lower-case letters, digits, - and _ in {source.domain_field!r}, got {str(domain)[:80]!r}",
+            text,
+        )
+    if not isinstance(license_, str) or not license_.strip() or has_surrogates(license_):
+        license_ = None
+    return document_row(where, text, license=license_ and license_[:200], domain=domain)
+
+
+def has_surrogates(text: str) -> bool:
+    """Whether a string holds lone surrogates, which no UTF-8 and no Arrow array can."""
+    if text.isascii():
+        return False
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _parse_again(line: bytes, first_error: orjson.JSONDecodeError) -> Any:
+    """The value of a line that orjson refused: NaN, Infinity and integers of any length are sound elsewhere in it."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        return Problem(
+            "invalid_utf8",
+            describe_utf8_error(line, error, 1).replace(" (line 1)", ""),
+            line[:8000],
+        )
+    try:
+        # float: Python refuses integers of more than 4,300 digits, and no number here is a text.
+        return json.loads(text, parse_int=float)
+    except RecursionError:
+        return Problem(
+            "nested_too_deep", "expected at most 1,000 levels of brackets, got more", line[:8000]
+        )
+    except ValueError:
+        return Problem("bad_json", f"expected a JSON object, got: {first_error}", line[:8000])
+
+
+def _count_key(line: bytes, key: str) -> int:
+    """How often the outermost object of a line holds a key."""
+    try:
+        pairs = json.loads(line, object_pairs_hook=lambda pairs: pairs, parse_int=float)
+    except (ValueError, RecursionError):
+        return 1
+    return sum(name == key for name, _ in pairs)
+
+
+def _json_type(value: Any) -> str:
+    if value is None:
+        return "null"
+    names = {
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+        list: "an array",
+        dict: "an object",
+    }
+    return names.get(type(value), type(value).__name__)
+
+
+_RECOVERIES = 100
+"""Open quotes in one CSV file after which the lines they swallowed are no longer read again."""
+
+
+class _CsvLines:
+    """Lines for csv.reader as strings with their ends; those of the current record can be taken back."""
+
+    def __init__(self, lines: Lines, max_bytes: int) -> None:
+        self._lines = lines
+        self._again: list[tuple[int, bytes]] = []
+        self._max_bytes = max_bytes
+        self.taken: list[tuple[int, bytes]] = []
+        self.num_bytes = 0
+        self._problem: tuple[int, Problem] | None = None
+
+    def __iter__(self) -> "_CsvLines":
+        return self
+
+    def __next__(self) -> str:
+        if self.num_bytes > self._max_bytes:
+            raise StopIteration
+        if self._again:
+            number, line = self._again.pop()
+        else:
+            number, item = next(self._lines)
+            if isinstance(item, Problem):
+                self._problem = number, item
+                raise StopIteration
+            line = item
+        self.taken.append((number, line))
+        self.num_bytes += len(line) + 1
+        # Bytes that are not UTF-8 become lone surrogates, which are refused in the row they end in.
+        return line.decode("utf-8", "surrogateescape") + "\n"
+
+    def start(self) -> None:
+        """A new record begins."""
+        self.taken = []
+        self.num_bytes = 0
+
+    def take_problem(self) -> tuple[int, Problem] | None:
+        """The problem that ended the current record, with its line, once."""
+        problem, self._problem = self._problem, None
+        return problem
+
+    def give_back(self) -> None:
+        """All lines of the current record but its first will come again."""
+        self._again.extend(reversed(self.taken[1:]))
+
+
+def read_csv(lines: Lines, uri: str, source: SourceConfig, limits: ReadLimits) -> Iterator[Row]:
+    """Yield a document a record (RFC 4180); the first record names the columns.
+
+    An open quote swallows what follows it: then the record's first line is bad and reading goes on with the next one.
+    """
+    csv.field_size_limit(limits.max_document_bytes)
+    feed = _CsvLines(lines, limits.max_document_bytes)
+    columns: list[str] | None = None
+    delimiter = ","
+    recoveries = 0
+    while True:
+        feed.start()
+        failure: str | None = None
+        record: list[str] | None = None
+        try:
+            record = next(csv.reader(feed, delimiter=delimiter, strict=True))
+        except StopIteration:
+            pass
+        except csv.Error as error:
+            failure = str(error)
+        if (stopped := feed.take_problem()) is not None:
+            number, problem = stopped
+            if feed.taken:
+                first = feed.taken[0]
+                yield bad_row(
+                    f"{uri}:{first[0]}",
+                    "bad_csv",
+                    "expected the end of a quoted field, got none",
+                    first[1],
+                )
+            yield problem.row(f"{uri}:{number}")
+            continue
+        if not feed.taken:
+            return
+        first, line = feed.taken[0]
+        where = f"{uri}:{first}"
+        if failure is not None or record is None:
+            yield bad_row(
+                where, "bad_csv", f"expected a CSV record, got: {failure or 'nothing'}", line
+            )
+            recoveries += 1
+            if len(feed.taken) > 1 and recoveries <= _RECOVERIES:
+                feed.give_back()
+            continue
+        if not record:
+            continue
+        if columns is None:
+            delimiter = _delimiter(line, source.text_field)
+            columns = next(csv.reader([line.decode("utf-8", "replace")], delimiter=delimiter))
+            columns = [name.strip() for name in columns]
+            if source.text_field not in columns:
+                names = ", ".join(name[:40] for name in columns[:8])
+                yield bad_row(
+                    where,
+                    "missing_text",
+                    f"expected a first line that names a column {source.text_field!r}, got: {names}; name the column "
+                    "in the source's `text_field`",
+                    line,
+                )
+                return
+            continue
+        if len(record) != len(columns):
+            yield bad_row(
+                where,
+                "wrong_columns",
+                f"expected {len(columns)} fields, got {len(record)}",
+                delimiter.join(record),
+            )
+            continue
+        fields = dict(zip(columns, record, strict=True))
+        if has_surrogates(fields[source.text_field]):
+            yield bad_row(where, "invalid_utf8", "expected UTF-8, got other bytes", line)
+            continue
+        yield row_from_fields(fields, where, source)
+
+
+def _delimiter(header: bytes, text_field: str) -> str:
+    text = header.decode("utf-8", "replace")
+    for delimiter in ",\t;|":
+        names = [name.strip().strip('"') for name in text.split(delimiter)]
+        if text_field in names and (len(names) > 1 or delimiter == ","):
+            return delimiter
+    return ","

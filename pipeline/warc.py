@@ -1,0 +1,255 @@
+"""Documents out of web archives: the framing of WARC files, so that one broken record costs no other.
+
+This module cuts a stream into records and finds the next one after a break; what is inside a record (HTTP, chunked and
+compressed transfer) is fastwarc's. WARC 1.1: https://iipc.github.io/warc-specifications/
+"""
+
+import io
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from fastwarc.warc import ArchiveIterator, WarcRecordType
+
+from pipeline.extract import html_to_text
+from pipeline.raw import Problem, ReadLimits, Row, bad_row, document_row
+
+_MAX_HEADER_BYTES = 64 << 10
+"""A record's header is some 500 bytes."""
+
+_START = re.compile(rb"WARC/[0-9]\.[0-9]{1,2}\r?\n")
+_NEXT = re.compile(rb"\nWARC/[0-9]\.[0-9]{1,2}\r?\n")
+_HEADER_ENDS = (b"\r\n\r\n", b"\n\n")
+_HTML_TYPES = ("text/html", "application/xhtml+xml")
+
+
+class _Frame(NamedTuple):
+    offset: int
+    """Where the record begins in the decompressed stream."""
+    data: bytes
+    """The whole record, header and block; of a broken one what there is."""
+    problem: Problem | None
+
+
+def read_warc(chunks: Iterator[bytes | Problem], uri: str, limits: ReadLimits) -> Iterator[Row]:
+    """Yield a document for each response, resource or conversion record of HTML or plain text.
+
+    uri: `file#offset of the record in the decompressed stream`. Records of other types (requests, warcinfo, revisits)
+    are no documents. Memory: one record.
+    """
+    for frame in _frames(chunks, limits):
+        where = f"{uri}#{frame.offset}"
+        if frame.problem is not None:
+            yield Problem(frame.problem.rule, frame.problem.detail, frame.data[:8000]).row(where)
+            continue
+        yield from _record_rows(frame.data, where, limits)
+
+
+def _record_rows(data: bytes, where: str, limits: ReadLimits) -> Iterator[Row]:
+    try:
+        for record in ArchiveIterator(
+            io.BytesIO(data), parse_http=True, auto_decode="all", stream_detect=False
+        ):
+            if record.record_type not in (
+                WarcRecordType.response,
+                WarcRecordType.resource,
+                WarcRecordType.conversion,
+            ):
+                return
+            mime, charset, status = "", None, 200
+            if record.http_headers is not None:
+                mime, charset = record.http_content_type or "", record.http_charset
+                status = record.http_headers.status_code or 0
+            else:
+                mime = (record.headers.get("Content-Type") or "").split(";")[0].strip().lower()
+                if record.record_type == WarcRecordType.response and mime != "application/http":
+                    mime = mime or "unknown"
+            if status != 200:
+                yield bad_row(
+                    where, "http_status", f"expected a page (status 200), got status {status}"
+                )
+                return
+            body = record.reader.read(limits.max_html_bytes + 1)
+            if len(body) > limits.max_html_bytes:
+                yield bad_row(
+                    where,
+                    "too_long",
+                    f"expected a page of at most {limits.max_html_bytes} bytes, got more; raise read.max_html_bytes",
+                    body[:8000],
+                )
+                return
+            yield page_row(body, mime, charset, where)
+            return
+    except (OSError, ValueError, RuntimeError) as error:
+        yield bad_row(
+            where, "bad_record", f"expected a WARC record, got: {str(error)[:300]}", data[:8000]
+        )
+
+
+def page_row(body: bytes, mime: str, charset: str | None, where: str) -> Row:
+    """The document that a fetched page is."""
+    if not body.strip():
+        return bad_row(where, "empty", "expected a page, got an empty body")
+    if mime in _HTML_TYPES or (not mime and body.lstrip()[:1] == b"<"):
+        text, _ = html_to_text(body, charset)
+        return document_row(where, text)
+    if mime.startswith("text/plain") or not mime:
+        try:
+            return document_row(where, body.decode(charset or "utf-8"))
+        except (UnicodeDecodeError, LookupError):
+            return bad_row(
+                where,
+                "invalid_utf8",
+                f"expected text in {charset or 'utf-8'}, got other bytes",
+                body,
+            )
+    return bad_row(where, "unsupported_type", f"expected HTML or plain text, got {mime[:80]}")
+
+
+def _frames(chunks: Iterator[bytes | Problem], limits: ReadLimits) -> Iterator[_Frame]:
+    """Cut a stream into records; a Problem in it costs the record that it cuts, and the stream goes on behind it."""
+    offset = 0
+    while True:
+        segment = _Segment(chunks, offset)
+        for frame in _segment_frames(segment, limits):
+            if frame.problem is _CUT and segment.problem is not None:
+                yield frame._replace(problem=segment.problem)
+                segment.is_reported = True
+            else:
+                yield frame
+        if segment.problem is None:
+            return
+        if not segment.is_reported:
+            yield _Frame(segment.offset, b"", segment.problem)
+        offset = segment.offset
+
+
+_CUT = Problem(
+    "truncated_record", "expected a whole record, got the end of the file in the middle of it"
+)
+
+
+def _segment_frames(segment: "_Segment", limits: ReadLimits) -> Iterator[_Frame]:
+    """After a broken record the next one is looked for behind the first line of the broken one."""
+    while segment.skip_newlines():
+        offset = segment.offset
+        head = segment.peek_header()
+        length = _content_length(head)
+        total = len(head) + (length or 0)
+        if not _START.match(head):
+            what = (
+                "an ARC file (the format before WARC)"
+                if head.startswith(b"filedesc:")
+                else repr(head[:40])
+            )
+            problem = Problem("bad_record", f"expected a WARC record, got {what}")
+        elif not head.endswith(_HEADER_ENDS):
+            problem = Problem(
+                "bad_record",
+                f"expected a header of at most {_MAX_HEADER_BYTES} bytes, got no end of it",
+            )
+            if len(head) < _MAX_HEADER_BYTES:
+                problem = _CUT
+        elif length is None:
+            problem = Problem("bad_record", "expected one Content-Length in digits, got none")
+        elif length > limits.max_document_bytes:
+            # Not held in memory, so the length is not checked: the next record may be inside this one's block.
+            problem = Problem(
+                "too_long",
+                f"expected a record of at most {limits.max_document_bytes} bytes, got {length}",
+            )
+        elif not segment.fill(total):
+            problem = _CUT
+        else:
+            segment.fill(total + 10)
+            after = segment.peek(total + 10)[total:].lstrip(b"\r\n")
+            if b"WARC/".startswith(after[:5]):
+                yield _Frame(offset, segment.take(total), None)
+                continue
+            problem = Problem(
+                "bad_length",
+                f"expected the record to end after {length} bytes, got {after!r} there",
+            )
+        sample = segment.peek(8000)
+        is_next = segment.seek_next()
+        if is_next and problem is _CUT:
+            problem = Problem(
+                "bad_length", f"expected {length} bytes in the record, got fewer in all the file"
+            )
+        yield _Frame(offset, sample, problem)
+
+
+def _content_length(head: bytes) -> int | None:
+    values = re.findall(rb"(?im)^content-length[ \t]*:[ \t]*([^\r\n]*)", head)
+    digits = values[0].strip() if len(values) == 1 else b""
+    return int(digits) if digits.isdigit() and len(digits) < 19 else None
+
+
+class _Segment:
+    """A stretch of the stream without a Problem, and the part of it that is being looked at."""
+
+    def __init__(self, chunks: Iterator[bytes | Problem], offset: int) -> None:
+        self._chunks = chunks
+        self._data = bytearray()
+        self._is_over = False
+        self.offset = offset
+        """Where the looked-at part begins in the whole stream."""
+        self.problem: Problem | None = None
+        """What ended the segment; None if the stream is over."""
+        self.is_reported = False
+
+    def fill(self, num_bytes: int) -> bool:
+        """Read until that many bytes are held; False if the segment has no more."""
+        while len(self._data) < num_bytes and not self._is_over:
+            chunk = next(self._chunks, None)
+            if isinstance(chunk, bytes):
+                self._data += chunk
+            else:
+                self._is_over, self.problem = True, chunk
+        return len(self._data) >= num_bytes
+
+    def peek(self, num_bytes: int) -> bytes:
+        return bytes(self._data[:num_bytes])
+
+    def take(self, num_bytes: int) -> bytes:
+        data = self.peek(num_bytes)
+        del self._data[:num_bytes]
+        self.offset += len(data)
+        return data
+
+    def skip_newlines(self) -> bool:
+        """Go to the next byte that is no line end; False if there is none."""
+        while self.fill(1):
+            kept = self._data.lstrip(b"\r\n")
+            self.offset += len(self._data) - len(kept)
+            self._data = kept
+            if kept:
+                return True
+        return False
+
+    def peek_header(self) -> bytes:
+        """The header with the empty line behind it, or what there is if it does not end."""
+        size = 4096
+        while True:
+            self.fill(size)
+            ends = [at + len(e) for e in _HEADER_ENDS if (at := self._data.find(e, 0, size)) >= 0]
+            if ends:
+                return self.peek(min(ends))
+            if size >= _MAX_HEADER_BYTES or len(self._data) < size:
+                return self.peek(size)
+            size *= 4
+
+    def seek_next(self) -> bool:
+        """Go to the next record's first line behind the one here; False if there is none, and all is consumed."""
+        begin = 1
+        while True:
+            if match := _NEXT.search(self._data, begin - 1):
+                self.take(match.start() + 1)
+                return True
+            if self._is_over:
+                self.take(len(self._data))
+                return False
+            # A first line may be cut in two: 11 bytes and a line end.
+            self.take(max(0, len(self._data) - 16))
+            begin = 1
+            self.fill(len(self._data) + 1)
