@@ -1,0 +1,296 @@
+"""The command line: what every command is called, takes and says. What they do stands in `flows.commands`.
+
+`gristmill --help` has to come at once, so this module imports nothing heavy: pyarrow, torch, prefect and the rest
+(together 4 s) are imported by the modules that the commands import inside their bodies, marked "late".
+"""
+
+from typing import Annotated
+
+import typer
+
+from flows.output import command
+
+app = typer.Typer(
+    name="gristmill",
+    help="Raw text to versioned, explained, deduplicated token snapshots, and compact language models "
+    "trained on them.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage or input, 3 refused by a gate, "
+    "75 interrupted (the same command goes on).",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A TOML file, or the name of a shipped recipe.")
+]
+RefArgument = Annotated[
+    str, typer.Argument(metavar="REF", help="A snapshot: corpus, corpus@latest or corpus@3.")
+]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="A training run: its name, its folder, or a corpus.")
+]
+LakeOption = Annotated[
+    str,
+    typer.Option(
+        "--lake", envvar="GRISTMILL_LAKE", metavar="PATH|s3://...", help="Where all is kept."
+    ),
+]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, metavar="N", help="Cores to use; default: all there are."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one key of the recipe; repeatable."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+VerboseOption = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Details on stderr; tracebacks of errors.")
+]
+QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="Nothing on stderr but errors.")]
+FlowOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--flow/--no-flow",
+        show_default=False,
+        help="Through Prefect, or not. Default: only if a server answers at PREFECT_API_URL.",
+    ),
+]
+
+DEFAULT_LAKE = "./lake"
+
+
+@app.command(epilog="Example: gristmill run quickstart")
+def run(
+    recipe: RecipeArgument,
+    lake: LakeOption = DEFAULT_LAKE,
+    workers: WorkersOption = None,
+    overrides: SetOption = None,
+    flow: FlowOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Build the corpus, train a model on it, sample from it and write a report."""
+    with command(as_json=json, verbose=verbose, quiet=quiet) as output:
+        from flows.commands import run_recipe  # late
+
+        run_recipe(output, recipe, lake, workers=workers, overrides=overrides or [], flow=flow)
+
+
+@app.command(epilog="Example: gristmill build recipe.toml --workers 2 --set dedup.threshold=0.8")
+def build(
+    recipe: RecipeArgument,
+    lake: LakeOption = DEFAULT_LAKE,
+    workers: WorkersOption = None,
+    overrides: SetOption = None,
+    flow: FlowOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Ingest what is new and publish the next snapshot of the corpus."""
+    with command(as_json=json, verbose=verbose, quiet=quiet) as output:
+        from flows.commands import build_recipe  # late
+
+        build_recipe(output, recipe, lake, workers=workers, overrides=overrides or [], flow=flow)
+
+
+@app.command(epilog="Example: gristmill train recipe.toml --set train.steps=1000")
+def train(
+    recipe: RecipeArgument,
+    lake: LakeOption = DEFAULT_LAKE,
+    snapshot: Annotated[
+        str | None,
+        typer.Option("--snapshot", metavar="REF", help="Default: the newest promoted one."),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            "--run", metavar="NAME", help="Name of the run; default: from what it trains."
+        ),
+    ] = None,
+    workers: WorkersOption = None,
+    overrides: SetOption = None,
+    flow: FlowOption = None,
+    parent: Annotated[int | None, typer.Option("--die-with", metavar="PID", hidden=True)] = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train on the newest promoted snapshot, or go on from the last checkpoint."""
+    with command(as_json=json, verbose=verbose, quiet=quiet) as output:
+        from flows.commands import train_recipe  # late
+        from flows.process import die_with  # late
+
+        if parent is not None:
+            die_with(parent)
+        train_recipe(
+            output,
+            recipe,
+            lake,
+            snapshot=snapshot,
+            run=name,
+            workers=workers,
+            overrides=overrides or [],
+            flow=flow,
+        )
+
+
+@app.command(epilog='Example: gristmill sample quickstart "To be, or not" --tokens 100')
+def sample(
+    run: RunArgument,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="Text to go on from.")] = "",
+    lake: LakeOption = DEFAULT_LAKE,
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens to add at most.")] = 128,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0.0, help="0 takes the likeliest token.")
+    ] = 0.8,
+    top_p: Annotated[
+        float,
+        typer.Option("--top-p", min=0.0, max=1.0, help="Draw from the likeliest of this mass."),
+    ] = 0.95,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random draws.")] = 0,
+    workers: WorkersOption = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Let a trained model go on from a text."""
+    with command(as_json=json, verbose=verbose, quiet=quiet) as output:
+        from flows.commands import sample_run  # late
+
+        sample_run(
+            output,
+            run,
+            prompt,
+            lake,
+            tokens=tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            workers=workers,
+        )
+
+
+@app.command(epilog="Example: gristmill inspect quickstart@1 --report report.html")
+def inspect(
+    ref: Annotated[
+        str | None,
+        typer.Argument(metavar="[REF]", help="A snapshot; without one, all that the lake holds."),
+    ] = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    report: Annotated[
+        str | None, typer.Option("--report", metavar="FILE", help="Write the HTML report there.")
+    ] = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Show a snapshot: where its documents went, its domains, rules, gates and inputs."""
+    with command(as_json=json, verbose=verbose, quiet=quiet) as output:
+        from flows.lookup import inspect_lake, inspect_snapshot  # late
+
+        if ref is None:
+            inspect_lake(output, lake, report=report)
+        else:
+            inspect_snapshot(output, ref, lake, report=report)
+
+
+@app.command(epilog="Example: gristmill dump quickstart@1 --fates | head -3")
+def dump(
+    ref: RefArgument,
+    lake: LakeOption = DEFAULT_LAKE,
+    fates: Annotated[
+        bool, typer.Option("--fates", help="What became of every document that was read.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON array, not a line a row.")] = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Print the kept documents as JSON lines (id, text, domain, uri), or the fates of all."""
+    with command(as_json=json, verbose=verbose, quiet=quiet) as output:
+        from flows.lookup import dump_snapshot  # late
+
+        dump_snapshot(output, ref, lake, fates=fates)
+
+
+@app.command(name="hash", epilog="Example: gristmill hash quickstart@1")
+def hash_(
+    ref: Annotated[
+        str, typer.Argument(metavar="REF|RUN", help="A snapshot, or a run's name or folder.")
+    ],
+    lake: LakeOption = DEFAULT_LAKE,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Print the hash of what a snapshot or a run is, whenever and wherever it was made."""
+    with command(as_json=json, verbose=verbose, quiet=quiet) as output:
+        from flows.lookup import hash_of  # late
+
+        hash_of(output, ref, lake)
+
+
+@app.command(epilog="Example: gristmill verify quickstart")
+def verify(
+    ref: Annotated[
+        str | None, typer.Argument(metavar="[REF]", help="A snapshot; without one, all of them.")
+    ] = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Read every file that a snapshot needs and compare its checksum."""
+    with command(as_json=json, verbose=verbose, quiet=quiet) as output:
+        from flows.upkeep import verify_lake  # late
+
+        verify_lake(output, lake, ref)
+
+
+@app.command(epilog="Example: gristmill gc --dry-run")
+def gc(
+    lake: LakeOption = DEFAULT_LAKE,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would go, remove nothing.")
+    ] = False,
+    min_age_hours: Annotated[
+        float,
+        typer.Option("--min-age", min=0.0, metavar="HOURS", help="Spare what is younger."),
+    ] = 24.0,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Remove files that no snapshot, run or unfinished build needs."""
+    with command(as_json=json, verbose=verbose, quiet=quiet) as output:
+        from flows.upkeep import collect_lake  # late
+
+        collect_lake(output, lake, dry_run=dry_run, min_age_s=min_age_hours * 3600)
+
+
+@app.command(epilog="Example: gristmill doctor --lake s3://bucket/lake")
+def doctor(
+    lake: LakeOption = DEFAULT_LAKE,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Check this installation: versions, lake, processor, memory, disk, Prefect."""
+    with command(as_json=json, verbose=verbose, quiet=quiet) as output:
+        from flows.doctor import report_health  # late
+
+        report_health(output, lake)
+
+
+def main() -> None:
+    """Entry point of `gristmill`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+"""Commands that make something: build, train, sample, run."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from flows.output import Output
+from flows.progress import show_progress
+from flows.recipe import find_recipe, load_recipe
+from flows.results import build_document
+from flows.server import use_prefect
+from flows.tables import evaluation_table, funnel_table, shown_text
+from pipeline.build import build
+from pipeline.display import duration, number
+from pipeline.executor import Executor, default_workers
+from storage.catalog import resolve
+from storage.errors import GateError
+from storage.lake import Lake
+from storage.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Document = dict[str, Any]
+
+
+def build_recipe(
+    output: Output,
+    recipe: str,
+    location: str,
+    *,
+    workers: int | None,
+    overrides: Sequence[str],
+    flow: bool | None,
+) -> None:
+    """Publish the next snapshot. Raises GateError, after printing the result, if a gate refused it."""
+    document = _build(output, recipe, location, workers, overrides, flow)
+    output.result(document, lambda console: _show_build(console, location, document))
+    _check_promoted(document)
+
+
+def train_recipe(
+    output: Output,
+    recipe: str,
+    location: str,
+    *,
+    snapshot: str | None,
+    run: str | None,
+    workers: int | None,
+    overrides: Sequence[str],
+    flow: bool | None,
+) -> None:
+    """Train on a snapshot, by default the newest promoted one of the recipe's corpus."""
+    document = _train(output, recipe, location, snapshot, run, workers, overrides, flow)
+    output.result(document, lambda console: _show_train(console, document))
+
+
+def run_recipe(
+    output: Output,
+    recipe: str,
+    location: str,
+    *,
+    workers: int | None,
+    overrides: Sequence[str],
+    flow: bool | None,
+) -> None:
+    """Build, train, sample, report. Stops after a build that a gate refused: nothing trains on it."""
+    built = _build(output, recipe, location, workers, overrides, flow)
+    if built["status"] == "quarantined":
+        output.result({"build": built}, lambda console: _show_build(console, location, built))
+        _check_promoted(built)
+    trained = _train(output, recipe, location, built["snapshot"], None, workers, overrides, flow)
+    from flows.report import write_report  # late: jinja2 and the charts, only at the end
+
+    lake = Lake.open(location)
+    report = lake.where(write_report(lake, resolve(lake, built["snapshot"]), trained["run"]))
+    document = {"build": built, "train": trained, "report": report}
+
+    def show(console: "Console") -> None:
+        _show_build(console, location, built)
+        console.print()
+        _show_train(console, trained)
+        console.print(f"\nreport: {report}", soft_wrap=True)
+
+    output.result(document, show)
+
+
+# --- build -------------------------------------------------------------------------------------
+
+
+def _build(
+    output: Output,
+    recipe: str,
+    location: str,
+    workers: int | None,
+    overrides: Sequence[str],
+    flow: bool | None,
+) -> Document:
+    config = load_recipe(recipe, overrides).build  # before anything else: a typo must not cost time
+    root = find_recipe(recipe).parent
+    if use_prefect(output, flow):
+        from flows.corpus import build_corpus  # late: prefect takes a second
+
+        return build_corpus(
+            recipe=str(find_recipe(recipe).absolute()),
+            lake=Lake.open(location).url,
+            overrides=list(overrides),
+            workers=workers,
+        )
+    executor = Executor(workers=workers or default_workers())
+    with show_progress(output) as progress:
+        result = build(config, Lake.open(location), root=root, executor=executor, progress=progress)
+    for note in result.notes:
+        output.note(note)
+    return build_document(result)
+
+
+def _show_build(console: "Console", location: str, document: Document) -> None:
+    ref, counts = document["snapshot"], document["documents"]
+    if document["status"] == "unchanged":
+        console.print(f"{ref}: nothing new\nhash {document['hash']}")
+        return
+    console.print(
+        f"{ref} {document['status']}: {number(counts['kept'])} of {number(counts['read'])} documents kept, "
+        f"{number(document['tokens'])} tokens, {duration(document['seconds'])}"
+    )
+    console.print(f"hash {document['hash']}\n")
+    console.print(funnel_table(resolve(Lake.open(location), ref).manifest.funnel))
+
+
+def _check_promoted(document: Document) -> None:
+    if document["status"] == "quarantined":
+        ref = document["snapshot"]
+        raise GateError(
+            f"{ref}: refused by a gate, so it is quarantined and nothing trains on it; "
+            f"'gristmill inspect {ref}' shows which one"
+        )
+
+
+# --- train and sample --------------------------------------------------------------------------
+
+
+def _train(
+    output: Output,
+    recipe: str,
+    location: str,
+    ref: str | None,
+    run: str | None,
+    workers: int | None,
+    overrides: Sequence[str],
+    flow: bool | None,
+) -> Document:
+    settings = load_recipe(recipe, overrides)
+    lake = Lake.open(location)
+    snapshot = resolve(lake, ref or settings.build.name)
+    if snapshot.manifest.status != "promoted":
+        raise GateError(
+            f"{snapshot.ref}: quarantined by its gates, nothing trains on it; "
+            "name a promoted snapshot, or leave --snapshot out"
+        )
+    if use_prefect(output, flow):
+        from flows.training import train_on_snapshot  # late: prefect takes a second
+
+        return train_on_snapshot(
+            recipe=str(find_recipe(recipe).absolute()),
+            snapshot=snapshot.ref,
+            lake=lake.url,
+            overrides=list(overrides),
+            run=run,
+            workers=workers,
+        )
+    return _train_here(output, lake, snapshot, settings.train, run, workers)

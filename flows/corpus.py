@@ -1,0 +1,119 @@
+"""Prefect flow `build-corpus`: the same composition as `gristmill build`, each stage a task one can watch.
+
+Prefect sees names, counters and the data card, never documents; what is done stands in the lake, so a repeated or
+crashed flow run repeats at most one shard's work.
+"""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, runtime, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
+
+from flows.card import snapshot_card
+from flows.recipe import find_recipe, load_recipe
+from flows.report import read_rejects
+from flows.results import build_document
+from pipeline.build import BuildResult, Stage, build
+from pipeline.executor import Executor, default_workers
+from storage.catalog import read_manifest
+from storage.lake import Lake
+from storage.snapshot import Snapshot
+
+PROMOTED = "gristmill.snapshot.promoted"
+"""Event of a snapshot that passed its gates; what trains on fresh snapshots waits for it."""
+
+
+def _run_name() -> str:
+    recipe = Path(str(runtime.flow_run.parameters["recipe"]))
+    name = recipe.parent.name if recipe.name == "recipe.toml" else recipe.stem
+    return f"{name}-{datetime.now(UTC):%Y-%m-%d-%H%M}"
+
+
+@flow(name="build-corpus", flow_run_name=_run_name, persist_result=False)
+def build_corpus(
+    recipe: str,
+    lake: str = "./lake",
+    overrides: list[str] | None = None,
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """Publish the next snapshot of a corpus from what is new; returns what `gristmill build --json` prints.
+
+    Args:
+        recipe: A TOML file, or the name of a shipped recipe.
+        lake: Folder or s3://bucket/prefix that holds everything.
+        overrides: Keys of the recipe to change, such as "dedup.threshold=0.8".
+        workers: Processes inside a stage; default: one a core.
+    """
+    logger = get_run_logger()
+    config = load_recipe(recipe, overrides or []).build
+    where = Lake.open(lake)
+    result = build(
+        config,
+        where,
+        root=find_recipe(recipe).parent,
+        executor=Executor(workers=workers or default_workers()),
+        run_stage=_as_task,
+    )
+    for note in result.notes:
+        logger.info(note)
+    if result.status != "unchanged":
+        _publish_card(where, result)
+    if result.status == "promoted":
+        _emit_promoted(where, recipe, result)
+    return build_document(result)
+
+
+def _as_task(stage: Stage, run: Callable[[], dict[str, int]]) -> dict[str, int]:
+    """Run a stage as a Prefect task that takes nothing and returns its counters."""
+
+    def do_stage() -> dict[str, int]:
+        counters = run()
+        figures = ", ".join(f"{count:,} {name}" for name, count in counters.items())
+        get_run_logger().info("%s: %s", stage.title, figures or "done")
+        return counters
+
+    # No cache and no stored result: the lake knows what is done, and better than Prefect's database.
+    wrapped = task(do_stage, name=stage.name, task_run_name=stage.title, cache_policy=NO_CACHE)
+    return wrapped()
+
+
+def _publish_card(lake: Lake, result: BuildResult) -> None:
+    manifest = result.manifest
+    parent = None
+    for version in range(manifest.version - 1, 0, -1):
+        earlier = read_manifest(lake, manifest.name, version)
+        if earlier.hash() == manifest.parent:
+            parent = earlier.to_dict()
+            break
+    card = snapshot_card(manifest.to_dict(), parent, read_rejects(Snapshot(lake, manifest)))
+    # One key a corpus, so that Prefect shows the cards of its snapshots as a history.
+    key = "corpus-card-" + re.sub(r"[^a-z0-9]+", "-", manifest.name.lower()).strip("-")
+    create_markdown_artifact(
+        key=key, markdown=card, description=f"{result.snapshot}: {result.status}"
+    )
+
+
+def _emit_promoted(lake: Lake, recipe: str, result: BuildResult) -> None:
+    name = result.manifest.name
+    emit_event(
+        PROMOTED,
+        resource={
+            "prefect.resource.id": f"gristmill.snapshot.{name}",
+            "prefect.resource.name": result.snapshot,
+        },
+        payload={
+            "snapshot": result.snapshot,
+            "hash": result.hash,
+            "corpus": name,
+            "recipe": recipe,
+            "lake": lake.url,
+            "documents": result.documents,
+            "tokens": result.tokens,
+        },
+    )

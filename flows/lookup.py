@@ -1,0 +1,173 @@
+"""Commands that only read: inspect, dump, hash."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from flows.output import Output
+from flows.tables import domains_table, funnel_table, gates_table, rules_table, totals
+from pipeline.display import moment, size, visible
+from storage.catalog import list_corpora, read_manifest, resolve, versions
+from storage.errors import ConfigError, NotFoundError
+from storage.lake import Lake
+from storage.snapshot import Manifest, Snapshot
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+DUMPED = ("id", "text", "domain", "uri")
+"""Columns of a kept document that `dump` prints."""
+
+ROWS_AT_ONCE = 1024
+"""Rows turned into Python objects at a time; a shard has up to some 100,000."""
+
+
+def inspect_snapshot(output: Output, ref: str, location: str, *, report: str | None) -> None:
+    """Show what a snapshot is and where its documents went; with `report`, write the HTML page there as well."""
+    lake = Lake.open(location)
+    snapshot = resolve(lake, ref)
+    if report is not None:
+        from flows.report import render  # late: jinja2, and every reject of the snapshot
+
+        Path(report).write_text(render(lake, snapshot, None), encoding="utf-8")
+        output.note(f"report: {report}")
+    manifest = snapshot.manifest
+    output.result(describe(manifest), lambda console: _show(console, manifest))
+
+
+def inspect_lake(output: Output, location: str, *, report: str | None) -> None:
+    """List the corpora, their snapshots and the runs of a lake."""
+    if report is not None:
+        raise ConfigError("--report: expected a snapshot to report on; name one, such as corpus@3")
+    lake = Lake.open(location)
+    corpora = {
+        name: [_line(read_manifest(lake, name, version)) for version in versions(lake, name)]
+        for name in list_corpora(lake)
+    }
+    runs = lake.list_folders("runs")
+    document = {"lake": lake.url, "corpora": corpora, "runs": runs}
+
+    def show(console: "Console") -> None:
+        console.print(f"lake {lake.url}")
+        for lines in corpora.values():
+            for line in lines:
+                console.print(
+                    f"  {line['snapshot']}  {line['status']}  {line['documents']:,} documents  "
+                    f"{line['tokens']:,} tokens  {moment(line['created_at'])}"
+                )
+        for run in runs:
+            console.print(f"  run {visible(run)}")
+        if not corpora and not runs:
+            console.print("  nothing yet; 'gristmill run quickstart' is a start")
+
+    output.result(document, show)
+
+
+def _line(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "snapshot": f"{manifest.name}@{manifest.version}",
+        "status": manifest.status,
+        "documents": manifest.summary["documents"],
+        "tokens": sum(manifest.summary["tokens"]["by_domain"].values()),
+        "created_at": manifest.commit.get("created_at"),
+    }
+
+
+def describe(manifest: Manifest) -> dict[str, Any]:
+    """A manifest without its long lists: what `inspect --json` prints."""
+    return {
+        "snapshot": f"{manifest.name}@{manifest.version}",
+        "hash": manifest.hash(),
+        "status": manifest.status,
+        "parent": manifest.parent,
+        "code_version": manifest.code_version,
+        "recipe_fingerprint": manifest.recipe_fingerprint,
+        "documents": totals(manifest.funnel),
+        "funnel": manifest.funnel,
+        "gates": list(manifest.gates),
+        "inputs": {
+            "files": len(manifest.inputs),
+            "num_bytes": sum(found.num_bytes for found in manifest.inputs),
+        },
+        "shards": {
+            "files": len(manifest.shards),
+            "num_bytes": sum(shard.num_bytes for shard in manifest.shards),
+        },
+        "tokenizer": manifest.tokenizer,
+        "commit": dict(manifest.commit),
+        "summary": manifest.summary,
+    }
+
+
+def _show(console: "Console", manifest: Manifest) -> None:
+    about = describe(manifest)
+    console.print(f"{about['snapshot']}  {manifest.status}  {about['hash']}")
+    console.print(
+        f"made {moment(manifest.commit.get('created_at'))} by gristmill {manifest.code_version}, "
+        f"{about['inputs']['files']:,} inputs ({size(about['inputs']['num_bytes'])}), "
+        f"{about['shards']['files']:,} shards ({size(about['shards']['num_bytes'])})"
+    )
+    for table in (
+        funnel_table(manifest.funnel),
+        rules_table(manifest.summary.get("rules", [])),
+        domains_table(manifest.summary),
+        gates_table(manifest.gates),
+    ):
+        if table.row_count:
+            console.print()
+            console.print(table)
+    for note in manifest.summary.get("notes", []):
+        console.print(f"note: {note}")
+
+
+def dump_snapshot(output: Output, ref: str, location: str, *, fates: bool) -> None:
+    """Print documents or fates of a snapshot, its parents' included, a JSON line each (with --json, one array)."""
+    snapshot = resolve(Lake.open(location), ref)
+    rows = _rows(snapshot, "fates", None) if fates else _rows(snapshot, "documents", DUMPED)
+    out = sys.stdout.buffer
+    before = b"[\n" if output.as_json else b""
+    for row in rows:
+        out.write(before + orjson.dumps(row))
+        before = b",\n" if output.as_json else b"\n"
+    if output.as_json:
+        out.write(b"\n]\n" if before == b",\n" else b"[]\n")
+    else:
+        out.write(b"\n" if before else b"")
+    out.flush()
+    output.has_result = True
+
+
+def _rows(
+    snapshot: Snapshot, kind: str, columns: tuple[str, ...] | None
+) -> Iterator[dict[str, Any]]:
+    for shard in snapshot.shards(kind):
+        table = snapshot.open(shard)
+        for batch in table.select(columns or table.column_names).to_batches(ROWS_AT_ONCE):
+            yield from batch.to_pylist()
+
+
+def hash_of(output: Output, ref: str, location: str) -> None:
+    """Print the hash of a snapshot (`corpus`, `corpus@3`) or of a run (its name, or its folder)."""
+    lake = Lake.open(location)
+    folder = Path(ref)
+    if (folder / "run.json").is_file():
+        found = _run_hash(Lake.open(folder.absolute().parent.parent), folder.absolute().name)
+    elif "@" not in ref and ref not in list_corpora(lake) and lake.exists(f"runs/{ref}/run.json"):
+        found = _run_hash(lake, ref)
+    else:
+        try:
+            found = resolve(lake, ref).hash
+        except NotFoundError as error:
+            runs = lake.list_folders("runs")
+            known = f"; runs: {', '.join(runs)}" if runs and "@" not in ref else ""
+            raise NotFoundError(f"{error}{known}") from error
+    output.result({"ref": ref, "hash": found}, lambda console: console.print(found))
+
+
+def _run_hash(lake: Lake, run: str) -> str:
+    from model.checkpoint import run_hash  # late: torch, and snapshots need none
+
+    return run_hash(lake, run)

@@ -1,0 +1,130 @@
+"""How far long work is, on stderr: bars on a terminal, a line now and then everywhere else.
+
+Both are a `pipeline.stage.Progress`: called with stage, done, total and unit, as often as the work likes.
+"""
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+from flows.output import Output
+from pipeline.display import duration, number
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+    from pipeline.stage import Progress
+
+LINE_EVERY_S = 5.0
+"""Seconds between two lines of one stage: a log of an hour stays readable."""
+
+
+@contextmanager
+def show_progress(output: Output) -> Iterator["Progress"]:
+    """Yield the progress to hand to long work: bars, lines, or (with -q) nothing."""
+    if output.quiet:
+        yield _silent
+    elif sys.stderr.isatty():
+        bars = _bars()
+        with bars:
+            yield BarProgress(bars)
+    else:
+        lines = LineProgress(sys.stderr)
+        try:
+            yield lines
+        finally:
+            lines.close()
+
+
+def _silent(stage: str, done: int, total: int | None, unit: str, /) -> None:
+    """Progress that nobody wants to see."""
+
+
+class BarProgress:
+    """One bar a stage; the bar of a finished stage stays, with the time it took."""
+
+    def __init__(self, bars: "Bars") -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, stage: str, done: int, total: int | None, unit: str, /) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=total, unit=unit)
+        self._bars.update(self._tasks[stage], completed=done, total=total, unit=unit)
+
+
+def _bars() -> "Bars":
+    # late: rich costs 80 ms, and most commands are done before a bar would be seen
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class AmountColumn(ProgressColumn):
+        """`12/40 shards  3.1/s`."""
+
+        def render(self, task: Any) -> Text:
+            of = "" if task.total is None else f"/{task.total:,.0f}"
+            amount = f"{task.completed:,.0f}{of} {task.fields['unit']}"
+            speed = task.finished_speed or task.speed
+            return Text(f"{amount}  {number(speed)}/s" if speed else amount)
+
+    return Progress(
+        TextColumn("{task.description:<14}", markup=False),
+        BarColumn(),
+        AmountColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        console=Console(stderr=True),
+    )
+
+
+class LineProgress:
+    """Plain lines: a stage's first news, then at most one in `every_s`, then its end with the time it took."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        *,
+        every_s: float = LINE_EVERY_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stream = stream
+        self._every_s = every_s
+        self._clock = clock
+        self._stage = ""
+        self._began = self._told = 0.0
+        self._first = self._done = 0
+        self._unit = ""
+
+    def __call__(self, stage: str, done: int, total: int | None, unit: str, /) -> None:
+        now = self._clock()
+        if stage != self._stage:
+            self._finish(now)
+            self._stage, self._began, self._first = stage, now, done
+            self._told = -math.inf
+        self._done, self._unit = done, unit
+        if done == total or now - self._told < self._every_s:
+            return
+        self._told = now
+        elapsed = now - self._began
+        rate = (done - self._first) / elapsed if elapsed > 0 else 0.0
+        of = "" if total is None else f"/{total:,}"
+        speed = f", {number(rate)}/s" if rate else ""
+        left = f", {duration((total - done) / rate)} left" if rate and total is not None else ""
+        self._print(f"{stage}: {done:,}{of} {unit}{speed}{left}")
+
+    def close(self) -> None:
+        """Say how the last stage ended."""
+        self._finish(self._clock())
+
+    def _finish(self, now: float) -> None:
+        if self._stage:
+            took = duration(now - self._began)
+            self._print(f"{self._stage}: {self._done:,} {self._unit} in {took}")
+        self._stage = ""
+
+    def _print(self, line: str) -> None:
+        print(line, file=self._stream, flush=True)

@@ -1,0 +1,50 @@
+"""Is there a Prefect server to run through? Asked without importing Prefect, which takes a second by itself."""
+
+import os
+import urllib.error
+import urllib.request
+
+from flows.output import Output
+from storage.errors import ConfigError
+
+DEFAULT_API_URL = "http://127.0.0.1:4200/api"
+"""Where `prefect server start` listens."""
+
+HEALTH_TIMEOUT_S = 0.2
+"""A server on this machine answers in milliseconds; nobody should wait longer to start without one."""
+
+
+def prefect_answers(api_url: str, timeout_s: float = HEALTH_TIMEOUT_S) -> bool:
+    """Whether a Prefect API answers there: `/health` is open even where all else needs a password."""
+    if not api_url.startswith(("http://", "https://")):
+        return False
+    try:
+        with urllib.request.urlopen(f"{api_url.rstrip('/')}/health", timeout=timeout_s) as answer:
+            return answer.status == 200
+    except (OSError, ValueError, urllib.error.URLError):  # refused, too slow, or no address at all
+        return False
+
+
+def use_prefect(output: Output, flow: bool | None) -> bool:
+    """Whether to go through Prefect: `flow` as asked, or None to do so exactly if PREFECT_API_URL answers.
+
+    With `flow` and no server it raises ConfigError: the server that Prefect would start by itself for one run takes
+    half a minute, often fails on a busy machine, and shows nothing afterwards.
+    """
+    if flow is False:
+        return False
+    api_url = os.environ.get("PREFECT_API_URL", "")
+    if flow is None and not api_url:
+        return False
+    # Asked for, the server may be slow once; unasked, nobody waits for it.
+    timeout_s = HEALTH_TIMEOUT_S if flow is None else 10 * HEALTH_TIMEOUT_S
+    if prefect_answers(api_url or DEFAULT_API_URL, timeout_s):
+        os.environ["PREFECT_API_URL"] = api_url or DEFAULT_API_URL
+        return True
+    if flow is None:
+        output.note(f"no Prefect server answers at PREFECT_API_URL={api_url}; going on without it")
+        return False
+    raise ConfigError(
+        f"--flow: no Prefect server answers at {api_url or DEFAULT_API_URL}; start one with 'prefect server start' "
+        "(and name it in PREFECT_API_URL if it is elsewhere), or leave --flow out: the same work is done without one"
+    )

@@ -1,0 +1,82 @@
+"""Prefect flow `train-on-snapshot`: one training run in one subprocess, watched.
+
+The subprocess is `gristmill train` itself, so that a run started here goes on under the command line and the other way
+round. It dies with this process, and a cancelled flow run ends it after a last checkpoint.
+"""
+
+import json
+import os
+import sys
+from typing import Any
+
+from prefect import flow, get_run_logger, runtime, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.process import run_child
+from storage import errors
+from storage.errors import GristmillError
+
+
+def _run_name() -> str:
+    return f"train-{runtime.flow_run.parameters['snapshot'] or 'newest'}"
+
+
+@flow(name="train-on-snapshot", flow_run_name=_run_name, persist_result=False)
+def train_on_snapshot(
+    recipe: str,
+    snapshot: str | None = None,
+    lake: str = "./lake",
+    overrides: list[str] | None = None,
+    run: str | None = None,
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """Train on a snapshot, or go on from the last checkpoint; returns what `gristmill train --json` prints.
+
+    Args:
+        recipe: A TOML file, or the name of a shipped recipe.
+        snapshot: Reference such as corpus@3; default: the newest promoted one of the recipe's corpus.
+        lake: Folder or s3://bucket/prefix that holds everything.
+        overrides: Keys of the recipe to change, such as "train.steps=1000".
+        run: Name of the training run; default: made from the snapshot and the configuration.
+        workers: Cores to use; default: all there are.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "flows.cli",
+        "train",
+        recipe,
+        "--lake",
+        lake,
+        "--no-flow",
+        "--json",
+        "--die-with",
+        str(os.getpid()),
+    ]
+    options = {"--snapshot": snapshot, "--run": run, "--workers": workers}
+    for option, value in options.items():
+        command += [] if value is None else [option, str(value)]
+    for override in overrides or []:
+        command += ["--set", override]
+    return _train_in_subprocess(command)
+
+
+@task(name="train", cache_policy=NO_CACHE)
+def _train_in_subprocess(command: list[str]) -> dict[str, Any]:
+    logger = get_run_logger()
+    code, printed = run_child(command, logger.info)
+    try:
+        document = json.loads(printed)
+    except ValueError:
+        document = {}
+    if code == 0:
+        return document
+    message = document.get("error") or f"the training process ended with code {code} and no message"
+    raise _error_class(document.get("kind", ""))(message)
+
+
+def _error_class(kind: str) -> type[GristmillError]:
+    """The class of that name in our error tree, so that the flow's caller gives the same exit code."""
+    found = getattr(errors, kind, GristmillError)
+    is_ours = isinstance(found, type) and issubclass(found, GristmillError)
+    return found if is_ours else GristmillError

@@ -1,0 +1,57 @@
+"""Commands that keep a lake in order: verify, gc."""
+
+import time
+from typing import TYPE_CHECKING
+
+from flows.output import Output
+from flows.progress import show_progress
+from pipeline.display import duration, plural, size
+from storage.catalog import gc, verify
+from storage.errors import CorruptError
+from storage.lake import Lake
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def verify_lake(output: Output, location: str, ref: str | None) -> None:
+    """Read everything that a snapshot (or any) needs and compare checksums.
+
+    Raises CorruptError with every problem found, after the result is printed.
+    """
+    lake = Lake.open(location)
+    start = time.monotonic()
+    with show_progress(output) as progress:
+        problems = verify(lake, ref, progress)
+    what = ref or lake.url
+    took = duration(time.monotonic() - start)
+
+    def show(console: "Console") -> None:
+        if not problems:
+            console.print(f"{what}: sound, all checksums agree ({took})")
+
+    output.result({"verified": what, "sound": not problems, "problems": problems}, show)
+    if problems:
+        raise CorruptError(
+            f"{what}: {plural(len(problems), 'problem')}:\n  " + "\n  ".join(problems)
+        )
+
+
+def collect_lake(output: Output, location: str, *, dry_run: bool, min_age_s: float) -> None:
+    """Remove what nothing reaches and is older than `min_age_s` seconds."""
+    lake = Lake.open(location)
+    removed = gc(lake, dry_run=dry_run, min_age_s=min_age_s)
+    num_bytes = sum(entry.num_bytes for entry in removed)
+    document = {
+        "dry_run": dry_run,
+        "removed": [{"path": entry.path, "num_bytes": entry.num_bytes} for entry in removed],
+        "num_bytes": num_bytes,
+    }
+
+    def show(console: "Console") -> None:
+        for entry in removed:
+            console.print(f"{entry.path}  {size(entry.num_bytes)}", soft_wrap=True)
+        verb = "would remove" if dry_run else "removed"
+        console.print(f"{verb} {plural(len(removed), 'file')}, {size(num_bytes)}")
+
+    output.result(document, show)

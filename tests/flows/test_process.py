@@ -1,0 +1,94 @@
+"""A child process never outlives its parent, and ends in order when nobody waits for it any more."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from flows.process import run_child
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+
+CHILD = """
+import os, sys, time
+from flows.process import die_with
+die_with(int(sys.argv[1]))
+open(sys.argv[2], "w").write(str(os.getpid()))
+time.sleep(60)
+"""
+
+PARENT = """
+import os, subprocess, sys, time
+subprocess.Popen([sys.executable, "-c", sys.argv[1], str(os.getpid()), sys.argv[2]], start_new_session=True)
+time.sleep(60)
+"""
+
+
+def wait_until(is_true, seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_child_dies_with_a_killed_parent(tmp_path: Path) -> None:
+    """kill -9 of the parent leaves nothing running, not even in a session of its own."""
+    told = tmp_path / "pid"
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, CHILD, str(told)])
+    wait_until(lambda: told.exists() and told.read_text())
+    child = int(told.read_text())
+    assert is_running(child)
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not is_running(child))
+
+
+def test_child_of_a_parent_that_is_gone_does_nothing(tmp_path: Path) -> None:
+    """A parent that died before the child could tie itself to it is noticed."""
+    told = tmp_path / "pid"
+    arguments = [sys.executable, "-c", CHILD, "1", str(told)]  # our parent, but not the child's
+    done = subprocess.run(arguments, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "which is gone" in done.stderr
+    assert not told.exists()
+
+
+def test_run_child_gives_code_output_and_lines() -> None:
+    """stdout comes back whole, stderr line by line, and the exit code as it is."""
+    lines: list[str] = []
+    script = "import sys; print('one\\ntwo'); print('a\\nb', file=sys.stderr); sys.exit(3)"
+    assert run_child([sys.executable, "-c", script], lines.append) == (3, "one\ntwo\n")
+    assert lines == ["a", "b"]
+
+
+STUBBORN = """
+import signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (print("checkpoint", file=sys.stderr, flush=True), sys.exit(75)))
+other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print(other.pid, file=sys.stderr, flush=True)
+time.sleep(60)
+"""
+
+
+def test_child_and_its_children_end_when_waiting_is_broken_off() -> None:
+    """An exception while waiting (a cancelled flow): SIGTERM for the child, SIGKILL for what it leaves behind."""
+    seen: list[int] = []
+
+    def stop(line: str) -> None:
+        seen.append(int(line))
+        raise KeyboardInterrupt
+
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_child([sys.executable, "-c", STUBBORN], stop)
+    assert time.monotonic() - start < 10
+    wait_until(lambda: not is_running(seen[0]))

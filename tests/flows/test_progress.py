@@ -1,0 +1,61 @@
+"""Progress off a terminal is a log that one can read."""
+
+import io
+import itertools
+
+from flows.progress import LineProgress
+
+
+def told(calls: list[tuple], seconds_a_call: float) -> list[str]:
+    """Lines printed for calls that come at equal distances in time."""
+    stream, ticks = io.StringIO(), itertools.count(step=seconds_a_call)
+    progress = LineProgress(stream, every_s=5, clock=lambda: float(next(ticks)))
+    for call in calls:
+        progress(*call)
+    progress.close()
+    return stream.getvalue().splitlines()
+
+
+def test_stage_has_a_first_and_a_last_line() -> None:
+    """Quick work is two lines a stage, in order."""
+    lines = told(
+        [
+            ("read", 0, 2, "files"),
+            ("read", 2, 2, "files"),
+            ("sign", 0, 1, "shards"),
+            ("sign", 1, 1, "shards"),
+        ],
+        1,
+    )
+    assert lines == [
+        "read: 0/2 files",
+        "read: 2 files in 2.0 s",
+        "sign: 0/1 shards",
+        "sign: 1 shards in 2.0 s",
+    ]
+
+
+def test_long_work_speaks_every_few_seconds_with_rate_and_time_left() -> None:
+    """A thousand steps of a second each give a line every five."""
+    lines = told([("train", step, 1000, "steps") for step in range(101)], 1.0)
+    assert lines[1] == "train: 5/1,000 steps, 1/s, 16 min 35 s left"
+    assert len(lines) == 22
+
+
+def test_resumed_work_counts_its_rate_from_where_it_began() -> None:
+    """Shards that were done before are not speed."""
+    lines = told([("read", 500, 1000, "shards"), ("read", 510, 1000, "shards")], 10)
+    assert lines[1] == "read: 510/1,000 shards, 1/s, 8 min 10 s left"
+
+
+def test_unknown_total_has_no_time_left() -> None:
+    """Nothing is promised that is not known."""
+    assert (
+        told([("read", 0, None, "files"), ("read", 9, None, "files")], 10)[1]
+        == "read: 9 files, 0.9/s"
+    )
+
+
+def test_stage_that_was_done_before_is_one_line() -> None:
+    """A resumed build does not pretend to work."""
+    assert told([("read", 3, 3, "files")], 1) == ["read: 3 files in 1.0 s"]
