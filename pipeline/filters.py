@@ -15,8 +15,43 @@ from pipeline.profiles import PROFILES, RULES, Profile, adjust, check_profile, p
 from pipeline.scan import Scan, count_sentences, scan
 from pipeline.stage import KEEP, VERDICT
 
-STOP_WORDS = ("the", "be", "to", "of", "and", "that", "have", "with")
-"""Gopher, arXiv:2112.11446, appendix A.1.1."""
+STOP_WORDS: dict[str, tuple[str, ...]] = {
+    language: tuple(words.split())
+    for language, words in {
+        "en": "the be to of and that have with",  # Gopher, arXiv:2112.11446, appendix A.1.1
+        # Ours: frequent words that English, and so English spam, does not have.
+        "af": "die en nie van wat het vir ek",
+        "ca": "els que amb dels una per les aquest",
+        "cs": "se na je ve jako nebo jeho kter\u00e9",
+        "da": "og det er til af ikke som har",
+        "de": "der die und das ist nicht von mit",
+        "es": "el los que del las por una con",
+        "et": "ja ei ning kui mis oma tema v\u00f5i",
+        "fi": "ja ei se ett\u00e4 oli ovat tai h\u00e4n",
+        "fr": "le les des et est que une pour",
+        "hr": "je se na su koji kao od nije",
+        "hu": "az \u00e9s hogy nem egy meg minden vagy",
+        "id": "dan yang di untuk dengan tidak dari ini",
+        "it": "il che di una per della non sono",
+        "lt": "ir kad yra kaip tai arba su bei",
+        "lv": "un ir ar tas kas vai par no",
+        "ms": "dan yang untuk dengan tidak dari ini pada",
+        "nl": "het een van en dat niet zijn voor",
+        "no": "og det er til av ikke som har",
+        "pl": "nie jest na si\u0119 do \u017ce oraz przez",
+        "pt": "os que uma n\u00e3o com para dos por",
+        "ro": "\u0219i nu cu este din pentru sau care",
+        "sk": "sa na je ktor\u00e9 alebo ako jeho nie",
+        "sl": "je se na ki so pri tudi ali",
+        "sq": "dhe t\u00eb n\u00eb nj\u00eb p\u00ebr nga q\u00eb ka",
+        "sv": "och att det som av inte f\u00f6r har",
+        "sw": "na ya wa kwa ni katika kila haki",
+        "tl": "ang ng mga sa ay na may hindi",
+        "tr": "ve bir bu i\u00e7in her ile olan olarak",
+        "vi": "v\u00e0 c\u1ee7a c\u00f3 \u0111\u01b0\u1ee3c c\u00e1c cho kh\u00f4ng nh\u1eefng",
+    }.items()
+}
+"""Words that nearly every text of a language holds: a page without them is a list, not prose."""
 
 BOILERPLATE = re.compile(
     r"javascript|terms of use|privacy policy|cookie policy|uses cookies|use of cookies|use cookies",
@@ -92,11 +127,7 @@ def active_rules(profile: Profile) -> tuple[tuple[str, float], ...]:
 def _alphanumeric_chars(document: Scan) -> float | None:
     counts = document.characters
     visible = sum(counts) - counts.spaces
-    return (
-        (counts.letters + counts.spaceless + counts.marks + counts.digits) / visible
-        if visible
-        else None
-    )
+    return (document.num_letters + counts.digits) / visible if visible else None
 
 
 def _broken_chars(document: Scan) -> float | None:
@@ -128,9 +159,10 @@ def _words_with_letter(document: Scan) -> float | None:
 
 
 def _stop_words(document: Scan) -> float | None:
-    if document.is_spaceless:
+    if not document.is_latin:
         return None
-    return sum(document.word_counts[word] for word in STOP_WORDS)
+    present = document.word_counts.keys()
+    return max(sum(word in present for word in words) for words in STOP_WORDS.values())
 
 
 def _line_share(holds: Callable[[str], bool]) -> Callable[[Scan], float | None]:
@@ -159,15 +191,9 @@ def _c4_sentences(document: Scan) -> float:
     return total
 
 
-def _ngrams(kind: str, n: int) -> Callable[[Scan], float | None]:
-    """Measure of n-gram repetition; of scripts without spaces only long runs tell anything (n counts characters)."""
-
-    def measure(document: Scan) -> float | None:
-        if document.is_spaceless and n < 10:
-            return None
-        return getattr(document.ngrams, kind)(n)
-
-    return measure
+def _by_words(measure: Callable[[Scan], float]) -> Callable[[Scan], float | None]:
+    """A measure that says nothing of scripts without spaces, where neighbouring characters always repeat."""
+    return lambda document: None if document.is_spaceless else measure(document)
 
 
 MEASURES: dict[str, Callable[[Scan], float | None]] = {
@@ -195,14 +221,14 @@ MEASURES: dict[str, Callable[[Scan], float | None]] = {
     "max_duplicate_paragraphs": lambda document: document.duplicate_paragraphs[0],
     "max_duplicate_line_chars": lambda document: document.duplicate_lines[1],
     "max_duplicate_paragraph_chars": lambda document: document.duplicate_paragraphs[1],
-    "max_top_2gram_chars": _ngrams("top", 2),
-    "max_top_3gram_chars": _ngrams("top", 3),
-    "max_top_4gram_chars": _ngrams("top", 4),
-    "max_duplicate_5gram_chars": _ngrams("duplicate", 5),
-    "max_duplicate_6gram_chars": _ngrams("duplicate", 6),
-    "max_duplicate_7gram_chars": _ngrams("duplicate", 7),
-    "max_duplicate_8gram_chars": _ngrams("duplicate", 8),
-    "max_duplicate_9gram_chars": _ngrams("duplicate", 9),
-    "max_duplicate_10gram_chars": _ngrams("duplicate", 10),
+    "max_top_2gram_chars": _by_words(lambda document: document.top_ngram(2)),
+    "max_top_3gram_chars": _by_words(lambda document: document.top_ngram(3)),
+    "max_top_4gram_chars": _by_words(lambda document: document.top_ngram(4)),
+    "max_duplicate_5gram_chars": _by_words(lambda document: document.duplicate_ngrams(5)),
+    "max_duplicate_6gram_chars": _by_words(lambda document: document.duplicate_ngrams(6)),
+    "max_duplicate_7gram_chars": _by_words(lambda document: document.duplicate_ngrams(7)),
+    "max_duplicate_8gram_chars": _by_words(lambda document: document.duplicate_ngrams(8)),
+    "max_duplicate_9gram_chars": _by_words(lambda document: document.duplicate_ngrams(9)),
+    "max_duplicate_10gram_chars": lambda document: document.duplicate_ngrams(10),
 }
 """What each rule measures; None where a rule says nothing of a text (words of a script without spaces)."""

@@ -40,7 +40,8 @@ class Profile:
     min_words_with_letter: float | None = None
     """Share of words with a letter (Gopher: 0.8)."""
     min_stop_words: float | None = None
-    """Occurrences of the, be, to, of, and, that, have, with (Gopher: 2). For English only."""
+    """How many of its language's stop words occur (Gopher: 2 of the, be, to, of, and, that, have, with). Ours for other
+    languages in Latin script; texts in other scripts are not judged."""
     max_bullet_lines: float | None = None
     """Share of lines that begin with a bullet (Gopher: 0.9)."""
     max_ellipsis_lines: float | None = None
@@ -67,7 +68,7 @@ class Profile:
     max_duplicate_paragraphs: float | None = None
     """Share of paragraphs that repeat an earlier one (Gopher: 0.30)."""
     max_duplicate_line_chars: float | None = None
-    """Share of characters in repeated lines (Gopher: 0.20)."""
+    """Share of characters in repeated lines (Gopher: 0.20; FineWeb: 0.1, though its code says 0.01)."""
     max_duplicate_paragraph_chars: float | None = None
     """Share of characters in repeated paragraphs (Gopher: 0.20)."""
     max_top_2gram_chars: float | None = None
@@ -135,13 +136,13 @@ PROFILES: dict[str, Profile] = {
         max_hash_symbols=0.1,
         min_words_with_letter=0.7,
         max_duplicate_lines=0.5,
-        max_duplicate_10gram_chars=0.3,
+        max_duplicate_10gram_chars=0.5,
     ),
     "poetry": Profile(
         min_words=10,
         min_mean_word_length=2.5,
         max_mean_word_length=12,
-        min_words_with_letter=0.6,
+        min_words_with_letter=0.5,
     ),
     "drama": Profile(
         min_words=10,
@@ -154,26 +155,36 @@ PROFILES: dict[str, Profile] = {
         min_alphanumeric_chars=0.25,
         max_line_chars=1000,
         max_mean_line_chars=100,
-        max_duplicate_10gram_chars=0.8,
+        max_duplicate_10gram_chars=0.9,
     ),
     "science": Profile(
         min_words=20,
-        min_mean_word_length=3,
+        min_mean_word_length=2,
         max_mean_word_length=12,
         max_hash_symbols=0.3,
         max_ellipses=0.3,
         min_words_with_letter=0.6,
-        max_duplicate_10gram_chars=0.3,
+        max_duplicate_10gram_chars=0.5,
     ),
-    "chat": Profile(min_words=5, max_mean_word_length=20, min_alphanumeric_chars=0.4),
+    "chat": Profile(
+        min_words=5,
+        min_alphanumeric_chars=0.4,
+        max_mean_word_length=25,
+        max_duplicate_10gram_chars=0.8,
+    ),
     "encyclopedic": Profile(
         min_words=15,
-        min_mean_word_length=3,
+        min_mean_word_length=2.5,
         max_mean_word_length=12,
         min_words_with_letter=0.4,
         max_duplicate_10gram_chars=0.5,
     ),
-    "multilingual": Profile(min_words=8, min_alphanumeric_chars=0.5, max_mean_word_length=30),
+    "multilingual": Profile(
+        min_words=8,
+        min_alphanumeric_chars=0.5,
+        max_mean_word_length=30,
+        max_duplicate_10gram_chars=0.8,
+    ),
 }
 """Profile of each kind of text."""
 

@@ -44,6 +44,9 @@ SPACELESS_SHARE = 0.3
 """Share of a text's letters from which its words cannot be told by spaces (Japanese with many Latin names stays
 above it, English that quotes a Chinese title below)."""
 
+SPACELESS_WORD_CHARS = 2
+"""Characters that count as one word in those scripts: Chinese words average 1.5 to 2, Japanese and Thai ones more."""
+
 TOKEN = re.compile(rf"[{SPACELESS_CLASS}]|[^\W{SPACELESS_CLASS}]+")
 """A word for comparing texts: a run of letters and digits, or one character of a script without spaces."""
 
@@ -52,14 +55,18 @@ _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 _LETTER = re.compile(r"[^\W\d_]")
 _PARAGRAPH_BREAK = re.compile(r"\n\s*\n")
 _SENTENCE_END = re.compile(r"[.!?][\"')\]\u2019\u201d]*\s|[\u3002\uff01\uff1f\u0964\u06d4](?=.)")
-_MIX = np.uint64(0x9E3779B97F4A7C15)  # odd multiplier of splitmix64 (Steele, Lea, Flood 2014)
+_MULTIPLIER = np.uint64(
+    0x9E3779B97F4A7C15
+)  # increment of splitmix64 (Steele, Lea, Flood 2014), odd
 
 
 class CharacterCounts(NamedTuple):
     """How many characters of a text are of which kind; they sum to its length."""
 
+    latin: int
+    """Letters up to U+024F."""
     letters: int
-    """Letters of scripts with spaces between words."""
+    """Letters of other scripts with spaces between words."""
     spaceless: int
     """Letters and marks of scripts without."""
     marks: int
@@ -98,8 +105,18 @@ class Scan:
     @cached_property
     def is_spaceless(self) -> bool:
         """Whether the text is mainly in scripts without spaces, where rules on words say nothing."""
-        letters, spaceless, marks, *_ = self.characters
-        return spaceless > 0 and spaceless >= SPACELESS_SHARE * (letters + spaceless + marks)
+        spaceless = self.characters.spaceless
+        return spaceless > 0 and spaceless >= SPACELESS_SHARE * self.num_letters
+
+    @cached_property
+    def is_latin(self) -> bool:
+        """Whether most letters are Latin."""
+        return self.characters.latin > 0.5 * self.num_letters
+
+    @cached_property
+    def num_letters(self) -> int:
+        """Letters and marks of all scripts."""
+        return sum(self.characters[:4])
 
     @cached_property
     def word_counts(self) -> Counter[str]:
@@ -110,11 +127,11 @@ class Scan:
     def num_words(self) -> int:
         """Words with a letter or digit in them (Gopher's "non-symbol words").
 
-        Where words have no spaces, two characters count as one word: Chinese words average 1.5 to 2 characters.
+        Where words have no spaces, SPACELESS_WORD_CHARS characters count as one.
         """
         if self.is_spaceless:
             rest = re.sub(f"[{SPACELESS_CLASS}]+", " ", self.text).split()
-            return self.characters.spaceless // 2 + len(rest)
+            return self.characters.spaceless // SPACELESS_WORD_CHARS + len(rest)
         has_any = _LETTER_OR_DIGIT.search
         return sum(n for word, n in self.word_counts.items() if word.isalnum() or has_any(word))
 
@@ -145,11 +162,23 @@ class Scan:
         paragraphs = [part.strip() for part in _PARAGRAPH_BREAK.split(self.text)]
         return _duplicates([part for part in paragraphs if part])
 
+    def top_ngram(self, n: int) -> float:
+        """Share of the words' characters inside the most frequent word n-gram; see `NgramScan.top`."""
+        return self._ngrams.top(n) if self._may_repeat(n) else 0.0
+
+    def duplicate_ngrams(self, n: int) -> float:
+        """Share of the words' characters in word n-grams that repeat an earlier one; see `NgramScan.duplicate`."""
+        return self._ngrams.duplicate(n) if self._may_repeat(n) else 0.0
+
+    def _may_repeat(self, n: int) -> bool:
+        """Whether an n-gram can occur twice: all n words of its second occurrence were there before."""
+        return self.is_spaceless or len(self.words) - len(self.word_counts) >= n
+
     @cached_property
-    def ngrams(self) -> "NgramScan":
-        """Repetition of word n-grams; of character n-grams where words have no spaces."""
-        units = _SPACELESS_UNIT.findall(self.text) if self.is_spaceless else self.words
-        return NgramScan(units)
+    def _ngrams(self) -> "NgramScan":
+        if not self.is_spaceless:
+            return NgramScan(self.words)
+        return NgramScan(_SPACELESS_UNIT.findall(self.text), SPACELESS_WORD_CHARS)
 
 
 def scan(text: str) -> Scan:
@@ -166,62 +195,70 @@ def count_sentences(line: str) -> int:
 class NgramScan:
     """N-gram repetition in a list of words, by 64-bit hashes of runs of word numbers.
 
-    Two different n-grams of one document share a hash with probability below n_words^2 / 2^64.
+    `units_per_word` is how many of the given units count as one word. That two different n-grams of a document share
+    a hash has a probability below words^2 / 2^64. O(words log words) each n.
     """
 
-    def __init__(self, words: list[str]) -> None:
+    def __init__(self, units: list[str], units_per_word: int = 1) -> None:
         number: dict[str, int] = {}
-        ids = [number.setdefault(word, len(number)) for word in words]
-        mixed = _mix(np.arange(1, len(number) + 1, dtype=np.uint64))
-        self._hashes = mixed[np.array(ids, dtype=np.int64)]
-        self._ends = np.concatenate(([0], np.cumsum([len(word) for word in words], dtype=np.int64)))
-        self._duplicate_shares: dict[int, float] = {}
+        ids = [number.setdefault(unit, len(number)) for unit in units]
+        self._hashes = _mix(np.arange(1, len(number) + 1, dtype=np.uint64))[np.array(ids, np.int64)]
+        self._lengths = np.array([len(unit) for unit in units], np.int64)
+        self._units_per_word = units_per_word
+        self._unrepeated = len(units) + 1  # no run of this many units occurs twice
 
     def top(self, n: int) -> float:
         """Share of the words' characters inside the most frequent n-gram; 0 if none occurs twice.
 
         Characters where its occurrences overlap count once. Of equally frequent n-grams the longest is meant.
         """
-        keys = self._keys(n)
-        if keys.size < 2:
+        size = n * self._units_per_word
+        order, starts = self._groups(size)
+        counts = np.diff(starts)
+        if counts.size == 0 or counts.max() < 2:
             return 0.0
-        order = np.argsort(keys, kind="stable")
-        ranked = keys[order]
-        starts = np.flatnonzero(np.concatenate(([True], ranked[1:] != ranked[:-1])))
-        counts = np.diff(np.append(starts, keys.size))
-        most = counts.max()
-        if most < 2:
-            return 0.0
-        lengths = self._ends[n:] - self._ends[:-n]
-        best = max(np.flatnonzero(counts == most), key=lambda group: lengths[order[starts[group]]])
-        return self._covered(order[starts[best] : starts[best] + most], n)
+        groups = np.flatnonzero(counts == counts.max())
+        ends = np.concatenate(([0], np.cumsum(self._lengths)))
+        first = order[starts[groups]]
+        best = groups[np.argmax(ends[first + size] - ends[first])]
+        return self._covered(order[starts[best] : starts[best + 1]], size)
 
     def duplicate(self, n: int) -> float:
         """Share of the words' characters inside n-grams that repeat an earlier one; overlaps count once."""
-        if n not in self._duplicate_shares:
-            keys = self._keys(n)
-            order = np.argsort(keys, kind="stable")
-            ranked = keys[order]
-            repeats = order[1:][ranked[1:] == ranked[:-1]]
-            self._duplicate_shares[n] = self._covered(repeats, n) if repeats.size else 0.0
-        return self._duplicate_shares[n]
+        size = n * self._units_per_word
+        if size >= self._unrepeated:
+            return 0.0
+        order, starts = self._groups(size)
+        is_repeat = np.ones(order.size, bool)
+        is_repeat[starts[:-1]] = False
+        if not is_repeat.any():
+            self._unrepeated = size
+        return self._covered(order[is_repeat], size)
 
-    def _keys(self, n: int) -> npt.NDArray[np.uint64]:
-        """Hash of each run of n words, in order."""
-        size = max(self._hashes.size - n + 1, 0)
-        keys = np.zeros(size, dtype=np.uint64)
-        for k in range(n):
-            keys *= _MIX
-            keys += self._hashes[k : k + size]
-        return _mix(keys)
+    def _groups(self, size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Positions of all runs of `size` units, equal ones together in order of place, and where each group starts.
 
-    def _covered(self, positions: npt.NDArray[np.int64], n: int) -> float:
-        """Share of the characters in the words that the n-grams at `positions` cover."""
-        depth = np.zeros(self._hashes.size + 1, dtype=np.int64)
-        np.add.at(depth, positions, 1)
-        np.add.at(depth, positions + n, -1)
+        The starts end with the number of positions.
+        """
+        count = max(self._hashes.size - size + 1, 0)
+        keys = np.zeros(count, np.uint64)
+        for k in range(size):
+            keys *= _MULTIPLIER
+            keys += self._hashes[k : k + count]
+        order = np.argsort(keys, kind="stable")
+        ranked = keys[order]
+        starts = np.flatnonzero(np.concatenate(([True], ranked[1:] != ranked[:-1], [True])))
+        return order, starts if count else np.zeros(1, np.int64)
+
+    def _covered(self, positions: npt.NDArray[np.int64], size: int) -> float:
+        """Share of all characters in the runs at `positions`."""
+        if not positions.size:
+            return 0.0
+        depth = np.zeros(self._hashes.size + 1, np.int64)
+        depth[positions] += 1
+        np.add.at(depth, positions + size, -1)
         inside = np.cumsum(depth[:-1]) > 0
-        return float(np.diff(self._ends)[inside].sum() / self._ends[-1])
+        return float(self._lengths[inside].sum() / self._lengths.sum())
 
 
 def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
@@ -243,19 +280,28 @@ def _duplicates(parts: list[str]) -> tuple[float, float]:
 @cache
 def _character_classes() -> npt.NDArray[np.uint8]:
     """Index into CharacterCounts of each code point up to the last one of a script without spaces."""
-    by_category = {"L": 0, "M": 2, "N": 3, "Z": 4, "P": 5, "S": 6, "C": 7}
+    kind = CharacterCounts(*range(len(CharacterCounts._fields)))
+    by_category = {
+        "L": kind.letters,
+        "M": kind.marks,
+        "N": kind.digits,
+        "Z": kind.spaces,
+        "P": kind.punctuation,
+        "S": kind.symbols,
+        "C": kind.broken,
+    }
     last = SPACELESS_RANGES[-1][1]
     table = np.fromiter(
         (by_category[unicodedata.category(chr(code))[0]] for code in range(last + 2)),
         np.uint8,
         last + 2,
     )
+    table[:0x250][table[:0x250] == kind.letters] = kind.latin
     for first, final in SPACELESS_RANGES:
         block = table[first : final + 1]
-        block[(block == 0) | (block == 2)] = 1
-    table[[ord(c) for c in "\t\n\v\f\r\x85"]] = 4
-    table[[0x200B, 0x200C, 0x200D, 0x200E, 0x200F, 0xFEFF]] = (
-        2  # joiners and direction marks are not damage
-    )
-    table[0xFFFD] = 7
+        block[(block == kind.letters) | (block == kind.marks)] = kind.spaceless
+    table[[ord(c) for c in "\t\n\v\f\r\x85"]] = kind.spaces
+    # Zero-width joiners and direction marks belong to good text in many scripts.
+    table[[0x200B, 0x200C, 0x200D, 0x200E, 0x200F, 0xFEFF]] = kind.marks
+    table[0xFFFD] = kind.broken
     return table
