@@ -6,13 +6,13 @@ defines for light and dark; a picture that stands alone brings its own style.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from markupsafe import Markup, escape
 
-from pipeline.display import clip, number, percent, plural, visible
+from pipeline.display import clip, number, percent, visible
 
 FATES = ("kept", "duplicate", "dropped", "quarantined", "forgotten")
 """Fates in the order in which a bar shows them."""
@@ -44,7 +44,9 @@ def funnel(rows: Sequence[tuple[str, Mapping[str, int]]], *, width: int | None =
         _fate_row(clip(label, 30), counts, top + step * i) for i, (label, counts) in enumerate(rows)
     ]
     height = top + step * len(rows) - 8
-    description = "; ".join(f"{label}: {_fates_in_words(counts)}" for label, counts in rows[:60])
+    description = "; ".join(
+        f"{label}: {_in_words(counts, ('read', *FATES))}" for label, counts in rows[:60]
+    )
     if width is None:
         return _picture("What became of the documents", description, height, parts)
     legend = [
@@ -101,73 +103,71 @@ def _fate_row(label: str, counts: Mapping[str, int], y: int) -> Markup:
     return _join(parts)
 
 
-def _fates_in_words(counts: Mapping[str, int]) -> str:
-    named = [f"{number(counts[fate])} {fate}" for fate in FATES if counts.get(fate)]
-    return f"{number(counts.get('read', 0))} read" + (": " + ", ".join(named) if named else "")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """One stage of the mill: what went in, what came out, and the fate of the rest."""
-
-    name: str
-    documents_in: int
-    documents_out: int
-    fate: str
-
-
-def mill(steps: Sequence[Step]) -> Markup:
-    """Draw the stream of documents from top to bottom, losing at each stage what the stage takes out.
-
-    Widths are proportional to documents; a stage that took out any shows at least a thread.
-    """
-    row, left = 42, 40
-    whole = max((step.documents_in for step in steps), default=0) or 1
-    labels, shapes = [], []
-    scale, drift = 840 / whole, 110
-    for i, step in enumerate(steps):
-        y, lost = row * i, step.documents_in - step.documents_out
-        x0, x1 = scale * step.documents_out, scale * step.documents_in
-        shapes.append(_tag("rect", x=0, y=y - 0.5, width=x0, height=row + 1, class_="kept"))
-        labels.append(
-            _tag("text", clip(step.name, 22), x=0, y=y + 17, class_="strong" if lost else "soft")
-        )
-        if lost > 0:
-            x1 = max(x1, x0 + 2)
-            path = (
-                f"M{x0:.1f} {y} C{x0:.1f} {y + 20} {x0 + drift * 0.4:.1f} {y + 26} {x0 + drift:.1f} {y + 38} "
-                f"L{x1 + drift:.1f} {y + 38} C{x1 + drift * 0.4:.1f} {y + 26} {x1:.1f} {y + 20} {x1:.1f} {y} Z"
-            )
-            tip = _tag("title", f"{step.name}: {plural(lost, 'document')} {step.fate}")
-            shapes.append(_tag("path", tip, d=path, fill=f"url(#fall-{step.fate})"))
-            labels.append(
-                _tag(
-                    "text",
-                    f"\u2212{number(lost)} \u00b7 {percent(lost, whole)}",
-                    x=0,
-                    y=y + 33,
-                    class_="soft",
-                )
-            )
-    height = row * len(steps)
-    fades = [
-        _tag(
-            "linearGradient",
-            _tag("stop", offset="0.15", class_=f"stop-{fate}") + _tag("stop", offset="1", class_=f"stop-{fate}", stop_opacity=0),
-            id=f"fall-{fate}", x1=0, y1=0, x2=0, y2=1,
-        )
-        for fate in FATES[1:]
-    ]  # fmt: skip
-    stream = _stretched(_join(shapes), height, x=f"{left}%", width=f"{100 - left}%")
-    description = "; ".join(
-        f"{step.name}: {number(step.documents_in)} in, {number(step.documents_out)} out"
-        for step in steps
+def _in_words(counts: Mapping[str, int], names: Iterable[str] = FATES) -> str:
+    return (
+        ", ".join(f"{number(counts[name])} {name}" for name in names if counts.get(name)) or "none"
     )
-    return _picture(
-        "The stream of documents through the stages",
-        description,
-        height,
-        [_tag("defs", _join(fades)), stream, *labels],
+
+
+def flow(rows: Mapping[str, Mapping[str, int]], ends: Sequence[tuple[str, str]]) -> Markup:
+    """Draw where documents went: domains on the left, `ends` (name, fate) on the right, ribbons between them.
+
+    `rows` gives the documents of each domain by name of end. Heights are proportional to documents; a node that is too
+    thin for its label gets room around it, a ribbon of few documents stays visible.
+    """
+    whole = sum(sum(counts.values()) for counts in rows.values()) or 1
+    scale = 250 / whole
+    sums = {end: sum(counts.get(end, 0) for counts in rows.values()) for end, _ in ends}
+    left, left_height = _stack(
+        {name: scale * sum(counts.values()) for name, counts in rows.items()}
+    )
+    right, right_height = _stack({end: scale * total for end, total in sums.items()})
+    height = max(left_height, right_height)
+    shapes, parts = [], []
+    to_y = dict(right)
+    for name, counts in rows.items():
+        y = left[name]
+        for end, fate in ends:
+            if count := counts.get(end, 0):
+                thick = scale * count
+                tip = _tag("title", f"{name}: {number(count)} {end}")
+                shapes.append(
+                    _tag(
+                        "path", tip, d=_ribbon(y, to_y[end], max(thick, 0.8)), class_=f"flow {fate}"
+                    )
+                )
+                y, to_y[end] = y + thick, to_y[end] + thick
+        tall = max(y - left[name], 1.5)
+        parts.append(_tag("rect", x=-4, y=left[name], width=4, height=tall, class_="node"))
+        middle = left[name] + tall / 2 + 4
+        parts.append(
+            _tag("text", clip(name, 14), x=-10, y=middle, text_anchor="end", class_="strong")
+        )
+    for end, fate in ends:
+        tall = max(scale * sums[end], 1.5)
+        parts.append(_tag("rect", x="100%", y=right[end], width=4, height=tall, class_=fate))
+        figures = _tag("tspan", f" {number(sums[end])}", class_="soft")
+        label = _tag("tspan", clip(end, 17), class_="strong") + figures
+        parts.append(_tag("text", label, x="100%", dx=10, y=right[end] + tall / 2 + 4))
+    ribbons = _stretched(_join(shapes), height, width="100%")
+    told = "; ".join(f"{name}: " + _in_words(counts, counts) for name, counts in rows.items())
+    return _picture("Where the documents of each domain went", told, height, [ribbons, *parts])
+
+
+def _stack(heights: Mapping[str, float], pitch: float = 19) -> tuple[dict[str, float], float]:
+    """Top of each node when they stand one below the other, labels at least `pitch` apart; and the height of all."""
+    tops, y = {}, 0.0
+    for name, tall in heights.items():
+        room = max(tall + 5, pitch)
+        tops[name] = y + (room - tall) / 2
+        y += room
+    return tops, y
+
+
+def _ribbon(y0: float, y1: float, thick: float) -> str:
+    return (
+        f"M0 {y0:.1f} C500 {y0:.1f} 500 {y1:.1f} 1000 {y1:.1f} v{thick:.2f} "
+        f"C500 {y1 + thick:.1f} 500 {y0 + thick:.1f} 0 {y0 + thick:.1f} Z"
     )
 
 
@@ -306,13 +306,15 @@ def thin(points: Sequence[Point], most: int = 600) -> list[Point]:
     return kept
 
 
-def smooth(points: Sequence[Point], weight: float = 0.95) -> list[Point]:
-    """Exponential moving average of the second coordinate, corrected for its start (as Adam does)."""
-    average, total, out = 0.0, 0.0, []
-    for x, y in points:
-        if math.isfinite(y):
-            average, total = weight * average + (1 - weight) * y, weight * total + (1 - weight)
-            out.append((x, average / total))
+def smooth(points: Sequence[Point], share: float = 0.05) -> list[Point]:
+    """Moving average over `share` of the points, centred (so that it does not lag), narrower towards both ends."""
+    finite = [point for point in points if math.isfinite(point[1])]
+    sums = list(accumulate((y for _, y in finite), initial=0.0))
+    widest = round(share * len(finite) / 2)
+    out = []
+    for i, (x, _) in enumerate(finite):
+        reach = min(widest, i, len(finite) - 1 - i)
+        out.append((x, (sums[i + reach + 1] - sums[i - reach]) / (2 * reach + 1)))
     return out
 
 

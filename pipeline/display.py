@@ -60,6 +60,13 @@ def number(value: Any) -> str:
     return f"{value:.3g}".replace("-", "\u2212")
 
 
+def fixed(value: float | None, decimals: int = 2) -> str:
+    """Write a measurement with as many decimals as its neighbours in a column; a dash for what is no finite number."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    return f"{value:,.{decimals}f}".replace("-", "\u2212")
+
+
 def short(value: float | None) -> str:
     """Write a count in at most four digits: 1,204, 12.3k, 4.56M."""
     if value is None or not math.isfinite(value):
@@ -74,12 +81,21 @@ def size(num_bytes: float | None) -> str:
     return _scaled(num_bytes, (" B", " kB", " MB", " GB", " TB", " PB"))
 
 
+def binary_size(num_bytes: float) -> str:
+    """Write a number of bytes in powers of 1,024, as edges of histograms are: 512 B, 4 KiB."""
+    power = 0
+    while num_bytes >= 1024 and power < 4:
+        num_bytes, power = num_bytes / 1024, power + 1
+    return f"{num_bytes:g} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[power]}"
+
+
 def _scaled(value: float, units: tuple[str, ...]) -> str:
     power = 0
     # 999.5 of a unit would be written as 1000 of it.
     while abs(value) >= 999.5 and power < len(units) - 1:
         value, power = value / 1000, power + 1
-    figure = f"{value:.0f}" if power == 0 or abs(value) >= 100 else f"{value:.3g}"
+    decimals = 0 if power == 0 or abs(value) >= 99.95 else 1 if abs(value) >= 9.995 else 2
+    figure = f"{value:.{decimals}f}"
     return figure + units[power]
 
 
@@ -150,7 +166,10 @@ def word_diff(old: str, new: str, context: int = 12) -> list[tuple[str, str]]:
     is_cut |= max(len(old), len(new)) > MAX_DIFF_CHARACTERS
     a, b = a[start : start + MAX_DIFF_WORDS], b[start : start + MAX_DIFF_WORDS]
     keys_a, keys_b = ([word.strip() for word in run] for run in (a, b))
-    for tag, a0, a1, b0, b1 in SequenceMatcher(None, keys_a, keys_b, autojunk=False).get_opcodes():
+    steps = SequenceMatcher(None, keys_a, keys_b, autojunk=False).get_opcodes()
+    if is_cut and steps and steps[-1][0] != "equal":
+        steps.pop()  # where the cuts differ, not the texts
+    for tag, a0, a1, b0, b1 in steps:
         if tag != "equal":
             pieces += [
                 (kind, "".join(run)) for kind, run in (("old", a[a0:a1]), ("new", b[b0:b1])) if run

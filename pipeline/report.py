@@ -5,7 +5,6 @@ from the manifest, from a few sampled texts, and from the run's metrics. Everyth
 `display.visible` and Jinja's autoescape; its content security policy forbids what slipped through all the same.
 """
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -16,19 +15,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline import charts, display
-from pipeline.charts import FATES, Curve, Step
-from pipeline.display import number, percent, plural, short, size, words
-
-Row = dict[str, Any]
+from pipeline.charts import FATES
+from pipeline.display import binary_size, fixed, number, percent, plural, short, size, words
+from pipeline.run_view import MAX_PANELS, SAMPLE_CHARACTERS, Row, run_view
 
 SAMPLES_A_RULE = 3
 """Dropped texts shown under each rule."""
-MAX_PANELS = 12
-"""Domains that get a picture of their own; tables list them all."""
 MAX_ROWS = 200
 """Inputs and shards listed one by one."""
-SAMPLE_CHARACTERS = 700
-"""Length of a text shown as a sample."""
 
 
 def render_report(
@@ -54,10 +48,8 @@ def render_report(
         "ref": f"{manifest.get('name', '?')}@{manifest.get('version', '?')}",
         "totals": _totals(manifest),
         "domains": domains,
-        "funnel": charts.funnel(
-            [(row["name"], row["fates"]) for row in domains if row["fates"]["read"]]
-        ),
-        "mill": _mill(summary, _totals(manifest)),
+        "funnel": charts.funnel([(row["name"], row["fates"]) for row in _read(domains)]),
+        "flow": _flow(summary, domains),
         "rules": _rules(summary, rejects),
         "duplicates": [
             _duplicate(pair) for pair in sorted(duplicates, key=_by_similarity)[:MAX_PANELS]
@@ -65,17 +57,18 @@ def render_report(
         "similarity": _histogram(
             (summary.get("near_duplicates") or {}).get("histogram"), "Similarity of near-duplicates"
         ),
-        "lengths": _panels(summary.get("lengths"), domains, size, "Bytes a document"),
+        "lengths": _panels(summary.get("lengths"), domains, binary_size, "Bytes a document"),
         "toxicity": _panels(summary.get("toxicity"), domains, number, "Toxicity score"),
         "languages": _languages(domains),
         "samples": _kept_samples(samples, domains),
-        "training": _training(run, domains) if run else None,
+        "training": run_view(run, [domain["name"] for domain in domains]) if run else None,
         "recipe": display.toml_text(manifest.get("recipe") or {}),
         "licences": _licences(manifest),
         "inputs": (manifest.get("inputs") or [])[:MAX_ROWS],
         "shards": _shards(manifest),
     }
     view["figures"] = _figures(view)
+    view["lede"] = _lede(view)
     view["most_removed"] = max((rule["documents"] for rule in view["rules"]), default=0)
     return _template().render(view)
 
@@ -93,7 +86,7 @@ def _template() -> Any:
     shown = (
         display.moment,
         display.duration,
-        display.clip,
+        fixed,
         number,
         percent,
         plural,
@@ -142,17 +135,32 @@ def _domains(manifest: Row, summary: Row) -> list[Row]:
     return sorted(rows, key=lambda row: (-row["num_bytes"], -row["fates"]["read"], row["name"]))
 
 
-def _mill(summary: Row, totals: Mapping[str, int]) -> Markup | None:
-    steps = [
-        Step(
-            name=words(stage["name"]),
-            documents_in=stage["documents_in"],
-            documents_out=stage["documents_out"],
-            fate=_fate_of_stage(stage["name"]),
-        )
-        for stage in summary.get("stages") or []
-    ]
-    return charts.mill(steps) if steps and totals["read"] else None
+def _read(domains: Sequence[Row]) -> list[Row]:
+    """Domains that this snapshot read, those that kept the most first: in a picture their ribbons cross the least."""
+    read = [row for row in domains if row["fates"]["read"]]
+    return sorted(read, key=lambda row: -row["fates"]["kept"] / row["fates"]["read"])
+
+
+def _flow(summary: Row, domains: Sequence[Row]) -> Markup | None:
+    """The picture of domains and the stages that took their documents; small domains count as one."""
+    taken: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in summary.get("rules") or []:
+        taken[row["domain"]][row["stage"]] += row["documents"]
+    stages = [stage["name"] for stage in summary.get("stages") or []]
+    stages += sorted({stage for counts in taken.values() for stage in counts} - set(stages))
+    ends = [("kept", "kept")] + [(words(stage), _fate_of_stage(stage)) for stage in stages]
+    rows: dict[str, Counter[str]] = {}
+    for i, domain in enumerate(_read(domains)):
+        name = domain["name"] if i < MAX_PANELS else "other domains"
+        counts = Counter({words(stage): count for stage, count in taken[domain["name"]].items()})
+        counts["kept"] += domain["fates"]["kept"]
+        # A manifest without rules: the fate is all that is known.
+        if counts.total() != domain["fates"]["read"]:
+            counts = Counter({fate: domain["fates"][fate] for fate in FATES})
+        rows.setdefault(name, Counter()).update(counts)
+    ends += [(fate, fate) for fate in FATES[1:]]
+    used = [(end, fate) for end, fate in ends if any(counts[end] for counts in rows.values())]
+    return charts.flow(rows, used) if rows else None
 
 
 def _fate_of_stage(stage: str) -> str:
@@ -269,94 +277,32 @@ def _shards(manifest: Row) -> list[Row]:
     return [{"kind": kind, **counts} for kind, counts in sorted(kinds.items())]
 
 
-def _training(run: Row, domains: Sequence[Row]) -> Row:
-    """Curves, the last evaluation domain by domain, and texts by step."""
-    metrics, evaluations = run.get("metrics") or [], run.get("evaluations") or []
-    loss = [(row["step"], row["loss"]) for row in metrics if row.get("loss") is not None]
-    loss_curves = [
-        Curve(name="loss of each step", points=loss, look="raw"),
-        Curve(name="smoothed", points=charts.smooth(loss), look="kept"),
-    ]
-    last = (evaluations[-1].get("domains") or {}) if evaluations else {}
-    order = [domain["name"] for domain in domains if domain["name"] in last]
-    order += sorted(set(last) - set(order))
-    tops = [
-        figures.get(key)
-        for figures in last.values()
-        for key in ("bits_per_byte", "unigram_bits_per_byte")
-    ]
-    top = max((value for value in tops if value is not None and math.isfinite(value)), default=None)
-    rates = sorted(row["tokens_per_s"] for row in metrics if row.get("tokens_per_s"))
-    texts: dict[int, list[Row]] = defaultdict(list)
-    for text in run.get("samples") or []:
-        texts[text["step"]].append(_continuation(text))
-    return {
-        "name": run.get("name", ""),
-        "snapshot": run.get("snapshot", ""),
-        "steps": metrics[-1]["step"] if metrics else 0,
-        "tokens": metrics[-1].get("tokens") if metrics else None,
-        "tokens_per_s": rates[len(rates) // 2] if rates else None,
-        "last_loss": loss[-1][1] if loss else None,
-        "loss": charts.lines(loss_curves, title="Training loss, nats per token", height=200)
-        if loss
-        else None,
-        "panels": [_bits_panel(name, evaluations, top) for name in order[:MAX_PANELS]],
-        "final": [_final(name, last[name]) for name in order],
-        "bits_per_byte": evaluations[-1].get("bits_per_byte") if evaluations else None,
-        "unigram": _weighted(last, "unigram_bits_per_byte"),
-        "texts": [{"step": step, "texts": texts[step]} for step in sorted(texts, reverse=True)][
-            :MAX_PANELS
-        ],
-        "config": display.toml_text(run.get("config") or {}),
+def _lede(view: Row) -> str:
+    """The page in three sentences."""
+    totals, training = view["totals"], view["training"]
+    if not totals["read"]:
+        return "This snapshot read no documents."
+    said = {
+        "duplicate": "repeated another one",
+        "dropped": "fell to a rule",
+        "quarantined": "could not be used",
+        "forgotten": "were forgotten on request",
     }
-
-
-def _continuation(text: Row) -> Row:
-    """Split a generated text into its prompt and what the model added."""
-    prompt, whole = (
-        text.get("prompt") or "",
-        display.clip(text.get("text") or "", SAMPLE_CHARACTERS),
-    )
-    return {"prompt": prompt, "rest": whole.removeprefix(prompt)}
-
-
-def _bits_panel(name: str, evaluations: Sequence[Row], top: float | None) -> Row:
-    def curve(key: str, label: str, look: str) -> Curve:
-        points = [
-            (row["step"], row["domains"][name][key])
-            for row in evaluations
-            if (row.get("domains") or {}).get(name, {}).get(key) is not None
-        ]
-        return Curve(name=label, points=points, look=look)
-
-    curves = [
-        curve("unigram_bits_per_byte", "unigram", "baseline"),
-        curve("bits_per_byte", "validation", "kept"),
-    ]
-    picture = charts.lines(
-        curves, title=f"Bits per byte on held-out text, {name}", height=96, from_zero=True, top=top
-    )
-    return {"picture": picture, **_final(name, evaluations[-1]["domains"][name])}
-
-
-def _final(name: str, figures: Row) -> Row:
-    bits, unigram = figures.get("bits_per_byte"), figures.get("unigram_bits_per_byte")
-    row = {
-        "name": name,
-        "loss": None,
-        "tokens": None,
-        "bits_per_byte": None,
-        "unigram_bits_per_byte": None,
-        **figures,
-    }
-    return {**row, "ratio": bits / unigram if bits is not None and unigram else None}
-
-
-def _weighted(domains: Mapping[str, Row], key: str) -> float | None:
-    """Mean of a figure over domains, by their bytes."""
-    rows = [(row[key], row.get("bytes", 0)) for row in domains.values() if row.get(key) is not None]
-    total = sum(weight for _, weight in rows)
-    return sum(value * weight for value, weight in rows) / total if total else None
+    kept = f"{number(totals['kept'])} of them ({percent(totals['kept'], totals['read'])})"
+    text = f"This snapshot read {plural(totals['read'], 'document')} and kept {kept}."
+    lost = [f"{number(totals[fate])} {verb}" for fate, verb in said.items() if totals[fate]]
+    if lost:
+        text += (
+            " Of the others, "
+            + " and ".join(part for part in (", ".join(lost[:-1]), lost[-1]) if part)
+            + "."
+        )
+    if training and training["bits_per_byte"] is not None and training["unigram"]:
+        text += (
+            f" The model trained on it predicts held-out text at {fixed(training['bits_per_byte'])} bits per byte;"
+            f" token frequencies alone give {fixed(training['unigram'])}."
+        )
+    return text
 
 
 def _figures(view: Row) -> list[tuple[str, str, str]]:
@@ -387,7 +333,7 @@ def _figures(view: Row) -> list[tuple[str, str, str]]:
     )
     if training and training["bits_per_byte"] is not None:
         against = (
-            f"a unigram model needs {number(training['unigram'])}" if training["unigram"] else ""
+            f"token frequencies alone: {fixed(training['unigram'])}" if training["unigram"] else ""
         )
-        figures.append((number(training["bits_per_byte"]), "bits per byte, held out", against))
+        figures.append((fixed(training["bits_per_byte"]), "bits per byte, held out", against))
     return figures
