@@ -16,8 +16,6 @@ _ENOUGH = 20  # documents from which a share says something
 class GatesConfig:
     """Limits that a snapshot has to keep to be promoted."""
 
-    __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}
-
     enabled: bool = True
     """Check at all; without gates every snapshot is promoted."""
     min_documents: int = 1

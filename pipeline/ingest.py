@@ -29,8 +29,6 @@ _KEYS = pa.schema([DOCUMENTS.field(name) for name in ("id", "content_hash", "dom
 class ShardConfig:
     """How work is cut; it decides shard borders, so it belongs to what a snapshot is."""
 
-    __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}
-
     input_bytes: int = 8 << 20
     """Input files are read in groups of about this many bytes, as they lie on disk."""
     text_bytes: int = 64 << 20

@@ -11,7 +11,7 @@ from storage.errors import CorruptError
 FORMAT = 1
 """Version of the on-disk format; readers refuse any other."""
 
-FATES_IN_ORDER = ("kept", "dropped", "duplicate", "quarantined", "forgotten")
+FATES_IN_ORDER: tuple[str, ...] = ("kept", "dropped", "duplicate", "quarantined", "forgotten")
 """Every document that was read ends in exactly one of these."""
 
 
