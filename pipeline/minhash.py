@@ -133,7 +133,8 @@ def band_keys(signatures: Signatures, *, bands: int, rows: int) -> Hashes:
     """
     keys = np.empty((len(signatures), bands), np.uint64)
     for band in range(bands):
-        key = np.full(len(signatures), band + 1, np.uint64)
+        # The salt is mixed: xor of small band numbers with small minima would make bands collide.
+        key = _mix64(np.full(len(signatures), band + 1, np.uint64))
         for row in range(band * rows, (band + 1) * rows):
             key = (key ^ signatures[:, row]) * _WORD_BASE
             key ^= key >> np.uint64(29)
