@@ -1,37 +1,27 @@
 """Decontamination: documents that hold texts of evaluation sets are dropped, so that scores stay honest.
 
-Word 13-grams (Brown et al. 2020, arXiv:2005.14165, appendix C) of every evaluation item go into one sorted array of
-64-bit hashes; a document is dropped if it holds at least half of an item's 13-grams. Items shorter than that
-count only if a line of the document is equal to them.
+The word 13-grams of every evaluation item (Brown et al. 2020, arXiv:2005.14165, appendix C) go into one sorted array
+of 64-bit hashes; a document is dropped if it holds at least half of an item's 13-grams. An item shorter than that
+counts only if a line of the document is equal to it.
 """
 
-import bz2
-import gzip
 import json
-import lzma
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import zstandard
 
-from pipeline.scan import TOKEN
+from pipeline.compression import compression_of, decompress, open_regular
+from pipeline.raw import Problem, ReadLimits
+from pipeline.scan import TOKEN, run_hashes
 from pipeline.stage import KEEP, VERDICT
 from storage.errors import ConfigError, InputError
-
-_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-_OPEN: dict[str, Callable[..., IO[Any]]] = {
-    ".gz": gzip.open,
-    ".xz": lzma.open,
-    ".bz2": bz2.open,
-    ".zst": zstandard.open,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,47 +56,49 @@ class DecontaminateConfig:
 class EvalIndex:
     """N-grams of evaluation items, ready to be looked up."""
 
+    ngram: int
     items: tuple[str, ...]
     """Names of the items: file:line field."""
     sizes: npt.NDArray[np.int64]
     """Distinct n-grams of each item."""
+    vocabulary: dict[str, int]
+    """Number of each word of the items, from 1; a document's n-gram with any other word is not theirs."""
     hashes: npt.NDArray[np.uint64]
-    """Hash of each (n-gram, item) pair's n-gram, sorted; an n-gram of two items is there twice."""
+    """Hash of each item's n-grams, sorted; an n-gram of two items is there twice."""
     owners: npt.NDArray[np.int64]
     """Item of each hash."""
     short: dict[str, int]
-    """Words of each short item, joined by spaces, and its number."""
-    ngram: int
+    """The words of each item shorter than an n-gram, joined by spaces, and its number."""
 
 
 def build_eval_index(config: DecontaminateConfig, root: Path) -> EvalIndex:
-    """Read the evaluation sets. Raises InputError for a file that is missing, unreadable or holds no item."""
+    """Read the evaluation sets. Raises InputError for a file that is missing, damaged or holds no item."""
     items: list[str] = []
-    sizes: list[int] = []
-    hashes: list[npt.NDArray[np.uint64]] = []
+    vocabulary: dict[str, int] = {}
     short: dict[str, int] = {}
+    hashes: list[npt.NDArray[np.uint64]] = []
     for path in config.sets:
         before = len(items)
         for name, text in _read_items(root / path, path):
-            words = TOKEN.findall(text.lower())
+            words = TOKEN.findall(unicodedata.normalize("NFC", text).lower())
             if len(words) < config.min_item_words:
                 continue
             if len(words) < config.ngram:
                 short.setdefault(" ".join(words), len(items))
-            found = np.unique(_ngram_hashes(words, config.ngram)[0])
+            numbers = [vocabulary.setdefault(word, len(vocabulary) + 1) for word in words]
+            hashes.append(_item_hashes(words, numbers, config.ngram))
             items.append(name)
-            sizes.append(found.size)
-            hashes.append(found)
         if len(items) == before:
             raise InputError(
                 f"decontaminate.sets: {root / path} holds no item of at least {config.min_item_words} words; "
-                "expected JSON lines or paragraphs of text"
+                "expected JSON lines with strings, or text"
             )
+    sizes = np.array([found.size for found in hashes], np.int64)
     flat = np.concatenate(hashes) if hashes else np.zeros(0, np.uint64)
     owners = np.repeat(np.arange(len(items)), sizes)
     order = np.argsort(flat, kind="stable")
     return EvalIndex(
-        tuple(items), np.array(sizes, np.int64), flat[order], owners[order], short, config.ngram
+        config.ngram, tuple(items), sizes, vocabulary, flat[order], owners[order], short
     )
 
 
@@ -126,73 +118,83 @@ def _judge(text: str, index: EvalIndex, min_overlap: float) -> dict[str, Any]:
 
 
 def find_overlap(text: str, index: EvalIndex) -> tuple[float, str | None]:
-    """Largest share of an evaluation item's n-grams that a text holds, and the item; the first one of equals."""
+    """Largest share of an evaluation item's n-grams that a text holds, and that item; (0, None) without any.
+
+    Of equal shares the first item's counts. O(words) and a binary search for each run of words that items use.
+    """
     lowered = text.lower()
-    if index.short:
-        for line in lowered.split("\n"):
-            # A line of n words has at least n characters; longer lines cannot be a short item.
-            words = TOKEN.findall(line) if len(line) < 400 else []
-            if (
-                0 < len(words) < index.ngram
-                and (item := index.short.get(" ".join(words))) is not None
-            ):
-                return 1.0, index.items[item]
-    if not index.hashes.size:
+    if index.short and (item := _short_item(lowered, index)) is not None:
+        return 1.0, index.items[item]
+    number = index.vocabulary.get
+    numbers = np.array([number(word, 0) for word in TOKEN.findall(lowered)], np.int64)
+    unknown = np.concatenate(([0], np.cumsum(numbers == 0)))
+    is_known = unknown[index.ngram :] == unknown[: -index.ngram]
+    if not is_known.any():
         return 0.0, None
-    keys = np.unique(_ngram_hashes(TOKEN.findall(lowered), index.ngram)[0])
-    first = np.searchsorted(index.hashes, keys, "left")
-    last = np.searchsorted(index.hashes, keys, "right")
+    keys = np.unique(run_hashes(numbers, index.ngram)[is_known])
+    first = np.searchsorted(index.hashes, keys, "left").tolist()
+    last = np.searchsorted(index.hashes, keys, "right").tolist()
     hits: Counter[int] = Counter()
-    for start, stop in zip(first[last > first].tolist(), last[last > first].tolist(), strict=True):
+    for start, stop in zip(first, last, strict=True):
         hits.update(index.owners[start:stop].tolist())
     if not hits:
         return 0.0, None
-    overlap, negative = max((count / int(index.sizes[item]), -item) for item, count in hits.items())
-    return overlap, index.items[-negative]
+    item = min(hits, key=lambda item: (-hits[item] / index.sizes[item], item))
+    return hits[item] / int(index.sizes[item]), index.items[item]
 
 
-def _ngram_hashes(words: list[str], n: int) -> tuple[npt.NDArray[np.uint64], int]:
-    """64-bit hashes of the n-grams that hold a letter (tables of numbers say nothing), and how many there are."""
-    if len(words) < n:
-        return np.zeros(0, np.uint64), 0
-    numbers: dict[str, int] = {}
-    ids = np.array([numbers.setdefault(word, len(numbers)) for word in words], np.int64)
-    word_hashes = np.array([_word_hash(word) for word in numbers], np.uint64)[ids]
-    is_text = np.array([not word.isdigit() for word in numbers], np.int64)[ids]
-    size = len(words) - n + 1
-    keys = np.zeros(size, np.uint64)
-    letters = np.zeros(size, np.int64)
-    for k in range(n):
-        keys *= _MULTIPLIER
-        keys += word_hashes[k : k + size]
-        letters += is_text[k : k + size]
-    keys = keys[letters > 0]
-    return keys, keys.size
+def _short_item(lowered: str, index: EvalIndex) -> int | None:
+    """Number of the first short item that is a line of the text."""
+    longest = max(map(len, index.short))
+    for line in lowered.split("\n"):
+        # Between the words of a line there may be any amount of punctuation, but a page of it is no item.
+        if line and len(line) <= 2 * longest:
+            item = index.short.get(" ".join(TOKEN.findall(line)))
+            if item is not None:
+                return item
+    return None
 
 
-def _word_hash(word: str) -> int:
-    return int.from_bytes(
-        blake2b(word.encode("utf8", "surrogatepass"), digest_size=8).digest(), "little"
-    )
+def _item_hashes(words: list[str], numbers: list[int], n: int) -> npt.NDArray[np.uint64]:
+    """Distinct hashes of an item's n-grams, without those of digits alone: a table of numbers says nothing."""
+    is_number = np.array([word.isdigit() for word in words])
+    texts = np.concatenate(([0], np.cumsum(~is_number)))
+    has_text = texts[n:] > texts[:-n]
+    return np.unique(run_hashes(np.array(numbers, np.int64), n)[has_text])
 
 
 def _read_items(path: Path, shown: str) -> Iterator[tuple[str, str]]:
     """Name and text of each item of an evaluation set."""
-    opener = _OPEN.get(path.suffix, open)
-    is_json = ".jsonl" in path.suffixes or ".json" in path.suffixes
+    text = _read_text(path)
+    if {".jsonl", ".ndjson", ".json"}.isdisjoint(path.suffixes):
+        for number, paragraph in enumerate(text.split("\n\n"), 1):
+            yield f"{shown}#{number}", paragraph
+        return
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise InputError(
+                    f"decontaminate.sets: {path}:{number}: expected one JSON value a line, got {error}"
+                ) from error
+            for field, value in _strings(row):
+                yield f"{shown}:{number} {field}".rstrip(), value
+
+
+def _read_text(path: Path) -> str:
+    parts: list[bytes] = []
     try:
-        with opener(path, "rt", encoding="utf8") as file:
-            if is_json:
-                for number, line in enumerate(file, 1):
-                    if line.strip():
-                        for field, text in _strings(json.loads(line)):
-                            yield f"{shown}:{number} {field}".rstrip(), text
-            else:
-                for number, text in enumerate(file.read().split("\n\n"), 1):
-                    yield f"{shown}#{number}", text
-    except (OSError, EOFError, ValueError, lzma.LZMAError, zstandard.ZstdError) as error:
+        with open_regular(path) as file:
+            compression = compression_of(file.read(8))
+            for piece in decompress(file, compression, ReadLimits()):
+                if isinstance(piece, Problem):
+                    raise InputError(f"decontaminate.sets: {path}: {piece.detail}")
+                parts.append(piece)
+        return b"".join(parts).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"decontaminate.sets: expected JSON lines or text in {path}, got: {error}; correct the path or the file"
+            f"decontaminate.sets: expected JSON lines or text in UTF-8 at {path}, got: {error}"
         ) from error
 
 

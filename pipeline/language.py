@@ -14,9 +14,13 @@ from py3langid.langid import MODEL_FILE, LanguageIdentifier
 from pipeline.stage import KEEP, VERDICT
 from storage.errors import ConfigError
 
-SAMPLE_CHARS = 1200
+SAMPLE_CHARS = 450
 """Characters read of a text, as three windows at its start, middle and end: a foreign title page, licence or
-bibliography must not decide."""
+bibliography must not decide. Accuracy on texts of ten sentences in 71 languages is 0.98 from 150 to 1,200 characters
+alike, at a cost that grows with them; one sentence (mean 175 characters) gives 0.967."""
+
+_NO_LANGUAGE = "zxx"
+"""ISO 639-2 code of the model's class for tables, markup and noise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +32,7 @@ class LanguageConfig:
     detect: bool = True
     """Whether languages are determined at all."""
     keep: tuple[str, ...] = ()
-    """ISO 639-1 codes of the languages to keep; empty keeps all."""
+    """Codes of the languages to keep, such as "en" (ISO 639-1, or 639-3 where there is none); empty keeps all."""
     min_score: float = 0.65
     """Confidence in [0, 1] below which a document does not count as being in a language (DCLM, FineWeb: 0.65)."""
     skip_domains: tuple[str, ...] = ("code",)
@@ -45,7 +49,7 @@ class LanguageConfig:
             )
         if unknown := sorted(set(self.keep) - known_languages()):
             raise ConfigError(
-                f"language.keep: expected ISO 639-1 codes such as 'en', got {', '.join(map(repr, unknown))}; "
+                f"language.keep: expected codes such as 'en', got {', '.join(map(repr, unknown))}; "
                 f"known: {' '.join(sorted(known_languages()))}"
             )
 
@@ -53,7 +57,7 @@ class LanguageConfig:
 def identify_language(batch: pa.RecordBatch, config: LanguageConfig) -> pa.RecordBatch:
     """The batch with `lang` and `lang_score` filled; "" and 0 for domains without a language and texts without letters.
 
-    Cost: some 0.2 ms a document, whatever its length.
+    Cost: at most some 0.2 ms a document, whatever its length.
     """
     languages: list[str] = []
     scores: list[float] = []
@@ -92,18 +96,21 @@ def judge_language(batch: pa.RecordBatch, config: LanguageConfig) -> pa.StructAr
 
 
 def language_of(text: str) -> tuple[str, float]:
-    """ISO 639-1 code of a text's language and the model's confidence in [0, 1]; ("", 0) without a letter."""
+    """Code of a text's language (ISO 639-1, or 639-3 where there is none) and the model's confidence in [0, 1].
+
+    ("", 0) for a text without letters or language. Close relatives (id and ms, hr and bs) share their confidence.
+    """
     sample = _sample(text)
     if not any(map(str.isalpha, sample)):
         return "", 0.0
     language, score = _identifier().classify(sample)
-    return language, score
+    return ("", 0.0) if language == _NO_LANGUAGE else (language, score)
 
 
 @cache
 def known_languages() -> frozenset[str]:
-    """ISO 639-1 codes that can be told apart."""
-    return frozenset(_identifier().labels)
+    """Codes of the languages that can be told apart (139)."""
+    return frozenset(_identifier().labels) - {_NO_LANGUAGE}
 
 
 def _sample(text: str) -> str:
@@ -116,5 +123,5 @@ def _sample(text: str) -> str:
 
 @cache
 def _identifier() -> LanguageIdentifier:
-    """The model, loaded once a process (some 0.1 s)."""
+    """The model, loaded once a process (some 0.5 s, 90 MB)."""
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

@@ -27,6 +27,8 @@ class Profile:
     """The same (Gopher: 100,000)."""
     max_broken_chars: float | None = 0.01
     """Share of characters that are U+FFFD, controls or unassigned (own)."""
+    max_lorem_ipsum: float | None = None
+    """Occurrences of "lorem ipsum" (C4: 0)."""
     min_alphanumeric_chars: float | None = None
     """Share of characters other than white space that are letters, marks or digits (Codex; StarCoder: 0.25)."""
     min_mean_word_length: float | None = None
@@ -50,8 +52,6 @@ class Profile:
     """Characters of the longest line (Codex: 1,000)."""
     max_mean_line_chars: float | None = None
     """Characters a line (Codex: 100)."""
-    max_lorem_ipsum: float | None = None
-    """Occurrences of "lorem ipsum" (C4: 0)."""
     max_curly_braces: float | None = None
     """Occurrences of '{' (C4: 0)."""
     min_sentences: float | None = None

@@ -55,9 +55,7 @@ _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 _LETTER = re.compile(r"[^\W\d_]")
 _PARAGRAPH_BREAK = re.compile(r"\n\s*\n")
 _SENTENCE_END = re.compile(r"[.!?][\"')\]\u2019\u201d]*\s|[\u3002\uff01\uff1f\u0964\u06d4](?=.)")
-_MULTIPLIER = np.uint64(
-    0x9E3779B97F4A7C15
-)  # increment of splitmix64 (Steele, Lea, Flood 2014), odd
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # of splitmix64; odd
 
 
 class CharacterCounts(NamedTuple):
@@ -202,7 +200,7 @@ class NgramScan:
     def __init__(self, units: list[str], units_per_word: int = 1) -> None:
         number: dict[str, int] = {}
         ids = [number.setdefault(unit, len(number)) for unit in units]
-        self._hashes = _mix(np.arange(1, len(number) + 1, dtype=np.uint64))[np.array(ids, np.int64)]
+        self._ids = np.array(ids, np.int64)
         self._lengths = np.array([len(unit) for unit in units], np.int64)
         self._units_per_word = units_per_word
         self._unrepeated = len(units) + 1  # no run of this many units occurs twice
@@ -240,29 +238,40 @@ class NgramScan:
 
         The starts end with the number of positions.
         """
-        count = max(self._hashes.size - size + 1, 0)
-        keys = np.zeros(count, np.uint64)
-        for k in range(size):
-            keys *= _MULTIPLIER
-            keys += self._hashes[k : k + count]
+        keys = run_hashes(self._ids, size)
         order = np.argsort(keys, kind="stable")
         ranked = keys[order]
         starts = np.flatnonzero(np.concatenate(([True], ranked[1:] != ranked[:-1], [True])))
-        return order, starts if count else np.zeros(1, np.int64)
+        return order, starts if keys.size else np.zeros(1, np.int64)
 
     def _covered(self, positions: npt.NDArray[np.int64], size: int) -> float:
         """Share of all characters in the runs at `positions`."""
         if not positions.size:
             return 0.0
-        depth = np.zeros(self._hashes.size + 1, np.int64)
+        depth = np.zeros(self._ids.size + 1, np.int64)
         depth[positions] += 1
         np.add.at(depth, positions + size, -1)
         inside = np.cumsum(depth[:-1]) > 0
         return float(self._lengths[inside].sum() / self._lengths.sum())
 
 
+def run_hashes(numbers: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.uint64]:
+    """64-bit hash of each run of `size` numbers, in order; two different runs agree with probability 2^-64.
+
+    A polynomial over the mixed numbers, modulo 2^64. O(size * numbers), without a Python object per run.
+    """
+    mixed = _mix(numbers.astype(np.uint64))
+    count = max(numbers.size - size + 1, 0)
+    keys = np.zeros(count, np.uint64)
+    for k in range(size):
+        keys *= _MULTIPLIER
+        keys += mixed[k : k + count]
+    return keys
+
+
 def _mix(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Finaliser of splitmix64: spreads near numbers over all 64 bits."""
+    """Splitmix64 of each value (Steele, Lea, Flood 2014): spreads near numbers over all 64 bits."""
+    values = (values + np.uint64(1)) * _MULTIPLIER
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
