@@ -25,7 +25,7 @@ def counts(kept: int, dropped: int = 0, duplicate: int = 0, quarantined: int = 0
 
 def failed(funnel: dict[str, dict[str, int]], **parent: Any) -> set[str]:
     figures = {
-        "bytes_by_domain": {domain: 100 for domain in funnel},
+        "bytes_by_domain": dict.fromkeys(funnel, 100),
         "bytes_per_token": {},
         "parent_funnel": {},
         "parent_bytes_by_domain": {},
