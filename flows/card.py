@@ -132,10 +132,11 @@ def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def _plain(text: str) -> str:
     """Text that markdown and HTML leave as it is, on one line."""
-    shown = html.escape(" ".join(visible(str(text)).split()))
-    for character in "\\`*_[]|~#":
-        shown = shown.replace(character, f"&#{ord(character)};")
-    return shown
+    return html.escape(" ".join(visible(str(text)).split()), quote=False).translate(_MARKDOWN)
+
+
+# html.escape has done <, > and &, and its "&lt;" must stay, so neither & nor ; is here, and one pass is a must for #.
+_MARKDOWN = {ord(character): f"&#{ord(character)};" for character in "\\`*_[](){}|~#!:"}
 
 
 def _code(text: str, characters: int) -> str:

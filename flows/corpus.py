@@ -25,8 +25,8 @@ from storage.catalog import read_manifest
 from storage.lake import Lake
 from storage.snapshot import Snapshot
 
-PROMOTED = "gristmill.snapshot.promoted"
-"""Event of a snapshot that passed its gates; what trains on fresh snapshots waits for it."""
+EVENT = "gristmill.snapshot."
+"""With the status behind it: `gristmill.snapshot.promoted` is what training on fresh snapshots waits for."""
 
 
 def _run_name() -> str:
@@ -64,8 +64,7 @@ def build_corpus(
         logger.info(note)
     if result.status != "unchanged":
         _publish_card(where, result)
-    if result.status == "promoted":
-        _emit_promoted(where, recipe, result)
+        _emit_event(where, recipe, result)
     return build_document(result)
 
 
@@ -75,7 +74,7 @@ def _as_task(stage: Stage, run: Callable[[], dict[str, int]]) -> dict[str, int]:
     def do_stage() -> dict[str, int]:
         counters = run()
         figures = ", ".join(f"{count:,} {name}" for name, count in counters.items())
-        get_run_logger().info("%s: %s", stage.title, figures or "done")
+        get_run_logger().info(figures)
         return counters
 
     # No cache and no stored result: the lake knows what is done, and better than Prefect's database.
@@ -99,10 +98,10 @@ def _publish_card(lake: Lake, result: BuildResult) -> None:
     )
 
 
-def _emit_promoted(lake: Lake, recipe: str, result: BuildResult) -> None:
+def _emit_event(lake: Lake, recipe: str, result: BuildResult) -> None:
     name = result.manifest.name
     emit_event(
-        PROMOTED,
+        EVENT + result.status,
         resource={
             "prefect.resource.id": f"gristmill.snapshot.{name}",
             "prefect.resource.name": result.snapshot,

@@ -67,11 +67,12 @@ def inspect_lake(output: Output, location: str, *, report: str | None) -> None:
 
 
 def _line(manifest: Manifest) -> dict[str, Any]:
+    domains = manifest.summary["domains"].values()
     return {
         "snapshot": f"{manifest.name}@{manifest.version}",
         "status": manifest.status,
-        "documents": manifest.summary["documents"],
-        "tokens": sum(manifest.summary["tokens"]["by_domain"].values()),
+        "documents": sum(domain["documents"] for domain in domains),
+        "tokens": sum(domain["tokens"] for domain in domains),
         "created_at": manifest.commit.get("created_at"),
     }
 

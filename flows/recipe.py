@@ -9,7 +9,8 @@ import difflib
 import json
 import tomllib
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -167,7 +168,7 @@ def _decode(data: dict[str, Any], where: str, overridden: dict[str, str]) -> Rec
         # As JSON, because only there does pydantic's strict mode take a list for a tuple. TOML's
         # dates have no field to go to, so that as text they end as a wrong type or an odd name.
         document = json.dumps({"build": build, **sections}, default=str)
-        return TypeAdapter(Recipe).validate_json(document, strict=True)
+        return _adapter().validate_json(document, strict=True)
     except ConfigError as error:  # a section's own check, raised in its __post_init__
         key = str(error).partition(":")[0]
         raise ConfigError(f"{overridden.get(key, where)}: {error}") from error
@@ -177,6 +178,11 @@ def _decode(data: dict[str, Any], where: str, overridden: dict[str, str]) -> Rec
             for found in error.errors(include_url=False)
         ]
         raise ConfigError("\n".join(dict.fromkeys(messages))) from error
+
+
+@cache
+def _adapter() -> TypeAdapter[Recipe]:
+    return TypeAdapter(Recipe)
 
 
 def _message(
@@ -205,9 +211,13 @@ def _suggestion(location: Sequence[str | int]) -> str:
     close = difflib.get_close_matches(wrong, known, n=1)
     if close:
         return f"did you mean '{_dotted([*location[:-1], close[0]])}'?"
-    for section in _keys_at(["build"]):  # the right key in the wrong place
-        if wrong in _keys_at(_recipe_location([section])):
-            return f"did you mean '{section}.{wrong}'?"
+    sections = {section: _keys_at(_recipe_location([section])) for section in _keys_at(["build"])}
+    everywhere = {key: section for section, keys in sections.items() for key in keys}
+    close = difflib.get_close_matches(wrong, everywhere, n=1)
+    if (
+        close and len(location) == 2
+    ):  # a section's key at the top level; of a section, say what it has
+        return f"did you mean '{everywhere[close[0]]}.{close[0]}'?"
     return f"known here: {', '.join(sorted(known))}"
 
 
@@ -229,12 +239,12 @@ def _describe_one(option: Any) -> str:
         return "one of " + ", ".join(repr(c) for c in arguments)
     if dataclasses.is_dataclass(option):
         return "a table of keys"
-    if origin in (tuple, list):
+    if _is_list(option):
         inner = arguments[0] if arguments else str
         if dataclasses.is_dataclass(inner):
             return "a list of tables ([[...]])"
         return f"a list, such as {_EXAMPLES.get(inner, '[...]')}"
-    if origin is dict or option is dict:
+    if _is_table(option):
         return f"a table, such as {{ {_DICT_EXAMPLES.get(arguments[-1:], 'key = ...')} }}"
     return {
         bool: "true or false",
@@ -283,7 +293,17 @@ def _known_part(location: Sequence[str | int]) -> list[str | int]:
 
 
 def _has_children(option: Any) -> bool:
-    return dataclasses.is_dataclass(option) or get_origin(option) in (dict, list, tuple)
+    return dataclasses.is_dataclass(option) or _is_table(option) or _is_list(option)
+
+
+def _is_table(option: Any) -> bool:
+    origin = get_origin(option) or option
+    return isinstance(origin, type) and issubclass(origin, Mapping)
+
+
+def _is_list(option: Any) -> bool:
+    origin = get_origin(option) or option
+    return isinstance(origin, type) and issubclass(origin, Sequence) and origin is not str
 
 
 def _keys_at(location: Sequence[str | int]) -> list[str]:
@@ -306,8 +326,8 @@ def _type_at(root: Any, location: Iterable[str | int]) -> Any:
             if dataclasses.is_dataclass(option) and part in get_type_hints(option):
                 found = get_type_hints(option)[part]
                 break
-            if get_origin(option) in (dict, list, tuple) and arguments:
-                found = arguments[1] if get_origin(option) is dict else arguments[0]
+            if arguments and (_is_table(option) or _is_list(option)):
+                found = arguments[1] if _is_table(option) else arguments[0]
                 break
         else:
             return Any
