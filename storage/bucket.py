@@ -136,23 +136,24 @@ class Bucket:
     def _in_plain_words(self, path: str = "", *, missing: str = "object") -> Iterator[None]:
         """Turn what obstore raises into LakeError; a `missing` object stays FileNotFoundError, a bucket does not."""
         where = f"{self.url}/{path}" if path else self.url
+        no_bucket = f"{where}: the bucket does not exist; create it or choose another --lake"
         try:
             yield
         except FileNotFoundError as error:
             if missing == "object":
                 raise
-            raise LakeError(
-                f"{where}: the bucket does not exist; create it or choose another --lake"
-            ) from error
+            raise LakeError(no_bucket) from error
         except (PermissionDeniedError, UnauthenticatedError) as error:
             raise LakeError(
-                f"{where}: the bucket refused access; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and what they "
-                f"permit ({_first_line(error)})"
+                f"{where}: the bucket refuses access; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY "
+                f"and what they permit ({_first_line(error)})"
             ) from error
         except (BaseError, OSError, ValueError) as error:
+            if "NoSuchBucket" in str(error):  # a list says so in its text only
+                raise LakeError(no_bucket) from error
             raise LakeError(
-                f"{where}: the bucket cannot be reached; check the network, AWS_ENDPOINT_URL, AWS_REGION and the "
-                f"credentials, then run the same command again ({_first_line(error)})"
+                f"{where}: the bucket gives no good answer; check the network, AWS_ENDPOINT_URL, AWS_REGION "
+                f"and the credentials, then run the same command again ({_first_line(error)})"
             ) from error
 
 
