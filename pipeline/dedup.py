@@ -182,7 +182,7 @@ def near_duplicates(
     the longer one, and then only the shorter may go. `O(n log n)` plus at most MAX_CANDIDATES verifications a document;
     holds 512 bytes a new document and the shingles of those that share a band.
     """
-    if not config.enabled:
+    if not config.enabled or not any(map(len, new.documents)):
         return _result([], [], [])
     table, signatures = _join(new)
     nodes = _gather(table, signatures, published, config)

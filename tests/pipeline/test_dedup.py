@@ -1,0 +1,403 @@
+"""Duplicates against brute force: candidates by datasketch's LSH, similarities by Python sets, the kept set by a loop."""
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import blake2b
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from datasketch import LeanMinHash, MinHashLSH
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline import dedup
+from pipeline.dedup import (
+    DedupConfig,
+    NearDuplicates,
+    NewDocuments,
+    Published,
+    exact_duplicates,
+    near_duplicates,
+)
+from pipeline.minhash import band_key_run, read_signatures, sign_documents
+from storage.errors import ConfigError, GristmillError
+from storage.schema import DOCUMENTS
+
+CONFIG = DedupConfig()
+SOURCES = ("first", "second")
+
+
+def table_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """Make a DOCUMENTS table of rows that name what matters (text, and perhaps id, domain, source, split)."""
+    empty = {field.name: "" if field.type == pa.string() else 0 for field in DOCUMENTS}
+    filled = []
+    for row in rows:
+        text_hash = blake2b(" ".join(row["text"].split()).encode(), digest_size=16).hexdigest()
+        defaults = {"domain": "web", "source": "first", "content_hash": text_hash}
+        name = repr(sorted((defaults | row).items())).encode()
+        identity = {"id": blake2b(name, digest_size=16).hexdigest()}
+        filled.append(empty | defaults | identity | row)
+    return pa.Table.from_pylist(filled, DOCUMENTS)
+
+
+def find(
+    tables: Sequence[pa.Table], published: Published | None = None, config: DedupConfig = CONFIG
+) -> NearDuplicates:
+    """Sign the tables and look for near-duplicates."""
+    signatures = [sign_documents(table, config) for table in tables]
+    new = NewDocuments(documents=tables, signatures=signatures, sources=SOURCES)
+    return near_duplicates(new, published, config)
+
+
+def publish(tables: Sequence[pa.Table], config: DedupConfig = CONFIG) -> Published:
+    """What snapshots made of these tables hold."""
+    signatures = [sign_documents(table, config) for table in tables]
+    runs = [(table, band_key_run([table], config)) for table in signatures]
+    return Published(runs=lambda: runs, documents=lambda: tables)
+
+
+def without(table: pa.Table, found: NearDuplicates) -> pa.Table:
+    """The documents that were not removed."""
+    removed = set(found.removed["id"].to_pylist())
+    return table.filter(pa.array([i not in removed for i in table["id"].to_pylist()], pa.bool_()))
+
+
+def grams(text: str, n: int) -> set[tuple[str, ...]]:
+    """Word n-grams as sets of tuples; a shorter text is one gram."""
+    words = re.findall(r"\w+", text.lower())
+    return {tuple(words[i : i + n]) for i in range(max(len(words) - n + 1, min(len(words), 1)))}
+
+
+def similarity(a: str, b: str) -> tuple[float, float]:
+    """Jaccard similarity of 5-grams, and the share of b's 3-grams that a holds; equal texts are alike, empty or not."""
+    if a.split() == b.split():
+        return 1.0, 1.0
+    one, other, few, fewer = grams(a, 5), grams(b, 5), grams(a, 3), grams(b, 3)
+    jaccard = len(one & other) / len(one | other) if one | other else 0.0
+    return jaccard, len(few & fewer) / len(fewer) if fewer else 0.0
+
+
+def slow(table: pa.Table, published: pa.Table | None = None) -> dict[str, tuple[str, float, str]]:
+    """What must be removed: id -> (kept, similarity, rule), one document after the other in order of priority."""
+    everything = pa.concat_tables([published, table]) if published is not None else table
+    rows = {row["id"]: row for row in everything.to_pylist()}
+    lsh = MinHashLSH(num_perm=128, params=(CONFIG.bands, CONFIG.rows))
+    signed = sign_documents(everything, CONFIG)
+    sketches = {
+        i: LeanMinHash(seed=1, hashvalues=values, scheme="affine32")
+        for i, values in zip(rows, read_signatures(signed), strict=True)
+        if grams(rows[i]["text"], 5)
+    }
+    for i, sketch in sketches.items():
+        lsh.insert(i, sketch)
+    kept = published["id"].to_pylist() if published is not None else []
+    order = sorted(
+        table.to_pylist(),
+        key=lambda row: (
+            -len(grams(row["text"], 5)),
+            SOURCES.index(row["source"]),
+            row["content_hash"],
+            row["id"],
+        ),
+    )
+    removed: dict[str, tuple[str, float, str]] = {}
+    for row in order:
+        near = set(lsh.query(sketches[row["id"]])) if row["id"] in sketches else set()
+        reasons = []
+        for place, other in enumerate(kept):
+            jaccard, contained = similarity(rows[other]["text"], row["text"])
+            longer = len(grams(rows[other]["text"], 5)) >= len(grams(row["text"], 5))
+            if rows[other]["content_hash"] == row["content_hash"]:
+                reasons.append((1.0, -place, other, "exact"))
+            elif other in near and jaccard >= CONFIG.threshold:
+                reasons.append((jaccard, -place, other, "near_duplicate"))
+            elif other in near and longer and contained >= CONFIG.containment:
+                reasons.append((contained, -place, other, "contained"))
+        if reasons:
+            best = max(reasons)
+            removed[row["id"]] = (best[2], best[0], best[3])
+        else:
+            kept.append(row["id"])
+    return removed
+
+
+def as_dict(found: NearDuplicates) -> dict[str, tuple[str, Any, str]]:
+    """The removed documents in the form of `slow`."""
+    return {
+        row["id"]: (row["duplicate_of"], pytest.approx(row["similarity"]), row["rule"])
+        for row in found.removed.to_pylist()
+    }
+
+
+@st.composite
+def corpora(draw: st.DrawFn, max_size: int = 14) -> list[dict[str, Any]]:
+    """Documents that are mostly edits, parts and extensions of each other."""
+    seed = draw(st.integers(0, 2**32))
+    generator = random.Random(seed)
+    vocabulary = [f"w{i}" for i in range(draw(st.sampled_from([3, 30, 500])))]
+
+    def words(low: int, high: int) -> list[str]:
+        return generator.choices(vocabulary, k=generator.randint(low, high))
+
+    texts: list[list[str]] = [words(0, 60)]
+    for _ in range(draw(st.integers(0, max_size - 1))):
+        text = list(generator.choice(texts))
+        edit = generator.choice(["replace", "replace", "cut", "extend", "new", "case", "same"])
+        if edit == "replace" and text:
+            for _ in range(generator.randint(1, 3)):
+                text[generator.randrange(len(text))] = generator.choice(vocabulary)
+        elif edit == "cut":
+            text = text[: generator.randint(0, len(text))]
+        elif edit == "extend":
+            text = words(0, 5) + text + words(0, 80)
+        elif edit == "new":
+            text = words(0, 60)
+        elif edit == "case":
+            text = [word.upper() for word in text]
+        texts.append(text)
+    return [
+        {"text": " ".join(text), "id": f"{i:032x}", "source": generator.choice(SOURCES)}
+        for i, text in enumerate(texts)
+    ]
+
+
+@given(corpora())
+@settings(max_examples=150, deadline=None)
+def test_removed_documents_are_those_of_brute_force(rows: list[dict[str, Any]]) -> None:
+    """The same documents go, for the same kept one, with the same similarity and rule."""
+    table = table_of(rows)
+    assert slow(table) == as_dict(find([table]))
+
+
+@given(corpora(), st.integers(0, 2**32), st.integers(0, 14))
+@settings(max_examples=60, deadline=None)
+def test_order_and_sharding_do_not_matter(rows: list[dict], seed: int, cut: int) -> None:
+    """Any order of the documents in any batches gives the same tables."""
+    shuffled = random.Random(seed).sample(rows, len(rows))
+    one = find([table_of(rows)])
+    other = find([table_of(shuffled[:cut]), table_of(shuffled[cut:])])
+    assert one.removed.equals(other.removed)
+    assert one.edges.equals(other.edges)
+    assert one.inherits.equals(other.inherits)
+
+
+@given(corpora(20), st.integers(0, 20), st.integers(0, 2**32))
+@settings(max_examples=100, deadline=None)
+def test_append_only_adds(rows: list[dict], cut: int, seed: int) -> None:
+    """What is published stays; new documents go as brute force says, in whatever order they come."""
+    old = table_of(rows[:cut])
+    old = without(old, find([old]))
+    new = table_of(random.Random(seed).sample(rows[cut:], len(rows[cut:])))
+    # The build removes exact copies of published texts before.
+    exact = exact_duplicates(keys_of(new), old)["id"].to_pylist()
+    new = new.filter(pa.array([i not in exact for i in new["id"].to_pylist()], pa.bool_()))
+    middle = len(old) // 2
+    found = find([new], publish([old.slice(0, middle), old.slice(middle)]))
+    assert slow(new, old) == as_dict(found)
+
+
+@given(corpora(20))
+@settings(max_examples=60, deadline=None)
+def test_every_edge_is_true_and_ends_at_a_kept_document(rows: list[dict]) -> None:
+    """Edges carry exact similarities; no edge joins two kept documents unless it records a containment."""
+    table = table_of(rows)
+    found = find([table])
+    texts = {row["id"]: row["text"] for row in table.to_pylist()}
+    removed = set(found.removed["id"].to_pylist())
+    for edge in found.edges.to_pylist():
+        a, b = edge["id_a"], edge["id_b"]
+        assert a < b
+        assert len({a, b} & removed) == 1
+        assert edge["jaccard"] == pytest.approx(similarity(texts[a], texts[b])[0])
+        shorter = min(a, b, key=lambda i: (len(grams(texts[i], 5)), i not in removed))
+        longer = b if shorter == a else a
+        assert edge["containment"] == pytest.approx(similarity(texts[longer], texts[shorter])[1])
+    pairs = set(zip(found.edges["id_a"].to_pylist(), found.edges["id_b"].to_pylist(), strict=True))
+    for row in found.removed.to_pylist():
+        a, b = sorted((row["id"], row["duplicate_of"]))
+        assert (a, b) in pairs
+        assert row["duplicate_of"] not in removed
+
+
+def sentence(low: int, high: int) -> str:
+    """Words that occur nowhere else."""
+    return " ".join(f"word{i}" for i in range(low, high))
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_longer_text_stays_beside_the_published_one_it_contains(split: str) -> None:
+    """Under `append` the new text is kept, the edge recorded, and the split shared."""
+    old = table_of([{"text": sentence(0, 100), "split": split}])
+    new = table_of([{"text": sentence(0, 130)}, {"text": sentence(0, 190)}])
+    longer = new["id"][1].as_py()
+    config = replace(CONFIG, bands=64, rows=1)  # finds a pair of Jaccard similarity 0.5 for certain
+    found = find([new], publish([old], config), config)
+    # The first is a duplicate of the published one, whose words make up more than 0.7 of it.
+    assert found.removed["id"].to_pylist() == [new["id"][0].as_py()]
+    assert found.inherits.to_pylist() == [{"id": longer, "split_of": old["id"][0].as_py()}]
+    edges = {(edge["id_a"], edge["id_b"]): edge for edge in found.edges.to_pylist()}
+    edge = edges[min(longer, old["id"][0].as_py()), max(longer, old["id"][0].as_py())]
+    assert edge["containment"] == 1.0
+    assert edge["jaccard"] == pytest.approx(96 / 186)
+
+
+def test_validation_wins_where_a_text_contains_published_ones_of_both_splits() -> None:
+    """Training never sees a validation text inside a longer one."""
+    old = table_of(
+        [
+            {"text": sentence(0, 100), "split": "train"},
+            {"text": sentence(100, 180), "split": "validation"},
+            {"text": sentence(180, 300), "split": "train"},
+        ]
+    )
+    config = replace(CONFIG, bands=128, rows=1)
+    found = find([table_of([{"text": sentence(0, 300)}])], publish([old], config), config)
+    assert found.inherits["split_of"].to_pylist() == [old["id"][1].as_py()]
+
+
+def test_containment_removes_only_what_is_contained() -> None:
+    """Of two new texts the shorter goes, whichever source has the better rank."""
+    rows = [
+        {"text": sentence(0, 100), "source": "first"},
+        {"text": sentence(0, 190), "source": "second"},
+    ]
+    table = table_of(rows)
+    found = find([table], config=replace(CONFIG, bands=64, rows=1))
+    assert found.removed.select(["id", "duplicate_of", "rule"]).to_pylist() == [
+        {"id": table["id"][0].as_py(), "duplicate_of": table["id"][1].as_py(), "rule": "contained"}
+    ]
+
+
+def test_chains_do_not_pull_documents_together() -> None:
+    """Windows sliding over a text are like their neighbours only: each that goes is like the very one that stays."""
+    table = table_of([{"text": sentence(i, i + 100)} for i in range(0, 60, 5)])
+    found = find([table])
+    removed = set(found.removed["id"].to_pylist())
+    texts = {row["id"]: row["text"] for row in table.to_pylist()}
+    kept = [text for i, text in texts.items() if i not in removed]
+    assert len(kept) >= 2
+    for row in found.removed.to_pylist():
+        assert similarity(texts[row["id"]], texts[row["duplicate_of"]])[0] >= CONFIG.threshold
+
+
+def test_equal_texts_of_two_domains_are_duplicates() -> None:
+    """Code is shingled by characters and prose by words, so the content hash finds what no band can."""
+    text = sentence(0, 50)
+    rows = [{"text": text, "domain": domain} for domain in ("web", "code", "poetry")]
+    rows += [{"text": "?!", "domain": domain} for domain in ("web", "code")]
+    found = find([table_of(rows)])
+    assert sorted(found.removed["rule"].to_pylist()) == ["exact"] * 3
+
+
+def test_texts_without_words_are_like_nothing() -> None:
+    """Empty and punctuation-only documents share the empty signature, and nothing else."""
+    assert not len(find([table_of([{"text": "?"}, {"text": "!"}, {"text": ""}])]).removed)
+    assert not len(find([]).removed)
+    assert not len(find([table_of([])], publish([table_of([{"text": "?"}])])).removed)
+
+
+def test_heavy_buckets_cost_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of pages that differ a little, and thousands that a template makes alike but not equal."""
+    monkeypatch.setattr(dedup, "MAX_MEMBERS", 16)
+    monkeypatch.setattr(dedup, "MAX_CANDIDATES", 4)
+    frame = sentence(0, 60)
+    copies = [{"text": f"{sentence(1000, 1200)} copy{i}"} for i in range(1500)]
+    templates = [
+        {"text": f"{frame} {sentence(10000 + 60 * i, 10060 + 60 * i)}"} for i in range(500)
+    ]
+    compared = 0
+    compare = dedup.ComparedTexts.compare
+
+    def count(*arguments: Any) -> Any:
+        nonlocal compared
+        compared += 1
+        return compare(*arguments)
+
+    monkeypatch.setattr(dedup.ComparedTexts, "compare", count)
+    found = find([table_of(copies + templates)])
+    assert len(found.removed) == len(copies) - 1
+    assert compared <= 4 * (len(copies) + len(templates))
+
+
+def test_runs_made_with_other_bands_are_made_anew() -> None:
+    """A recipe may change its bands: published documents are still found, through their signatures."""
+    table = table_of([{"text": sentence(0, 100)}])
+    old = publish([table], replace(CONFIG, bands=16, rows=8))
+    for config in (CONFIG, replace(CONFIG, bands=16, rows=7), replace(CONFIG, bands=16, rows=8)):
+        assert len(find([table_of([{"text": sentence(1, 100)}])], old, config).removed) == 1
+
+
+def test_disabled_removes_nothing() -> None:
+    """`enabled = false` leaves the stage out."""
+    table = table_of([{"text": sentence(0, 50)}, {"text": sentence(0, 51)}])
+    assert len(find([table]).removed) == 1
+    assert not len(find([table], config=replace(CONFIG, enabled=False)).removed)
+
+
+def test_a_document_without_signature_is_named() -> None:
+    """Tables that do not belong together are a bug of the caller, said clearly."""
+    table = table_of([{"text": "one"}, {"text": "two"}])
+    new = NewDocuments(
+        documents=[table], signatures=[sign_documents(table[:1], CONFIG)], sources=SOURCES
+    )
+    with pytest.raises(GristmillError, match=f"document {table['id'][1]} has no signature"):
+        near_duplicates(new, None, CONFIG)
+
+
+def keys_of(table: pa.Table) -> pa.Table:
+    """What `exact_duplicates` reads."""
+    ranks = [SOURCES.index(source) for source in table["source"].to_pylist()]
+    keys = table.select(["id", "content_hash", "domain"])
+    return keys.append_column("source_rank", pa.array(ranks, pa.int32()))
+
+
+@given(
+    st.lists(st.tuples(*(st.integers(0, 3) for _ in range(3)), st.booleans()), max_size=25),
+    st.randoms(use_true_random=False),
+)
+@settings(max_examples=100, deadline=None)
+def test_exact_duplicates_are_those_of_brute_force(rows: list, generator: random.Random) -> None:
+    """Within a domain, or of a published text of any domain; for the first by (source rank, id); in any order."""
+    everything = [
+        {"id": f"{i:032x}", "content_hash": str(h), "domain": str(d), "source_rank": r, "old": old}
+        for i, (h, d, r, old) in enumerate(rows)
+    ]
+    generator.shuffle(everything)
+    new = [row for row in everything if not row["old"]]
+    old = sorted((row for row in everything if row["old"]), key=lambda row: row["id"])
+    expected = {}
+    for row in new:
+        same = [other for other in new if (other["content_hash"], other["domain"]) == (row["content_hash"], row["domain"])]  # fmt: skip
+        first = min(same, key=lambda other: (other["source_rank"], other["id"]))
+        before = [other for other in old if other["content_hash"] == row["content_hash"]]
+        if before:
+            expected[row["id"]] = before[0]["id"]
+        elif first is not row:
+            expected[row["id"]] = first["id"]
+    generator.shuffle(old)
+    schema = pa.schema([(name, pa.string()) for name in ("id", "content_hash", "domain")])
+    published = pa.Table.from_pylist(old, schema).select(["id", "content_hash"])
+    schema = schema.append(pa.field("source_rank", pa.int32()))
+    found = exact_duplicates(pa.Table.from_pylist(new, schema), published if old else None)
+    assert dict(sorted(expected.items())) == {
+        row["id"]: row["duplicate_of"] for row in found.to_pylist()
+    }
+    assert found["id"].to_pylist() == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threshold": 0}, r"dedup.threshold: expected a number in \(0, 1\], got 0"),
+        ({"containment": 1.5}, "dedup.containment: expected a number"),
+        ({"ngram": 0}, "dedup.ngram: expected 1 or more"),
+        ({"bands": 26}, "at most 128 .* got 26 x 5 = 130"),
+    ],
+)
+def test_impossible_settings_are_refused(options: dict[str, Any], message: str) -> None:
+    """Each error names its key, what is expected and what came."""
+    with pytest.raises(ConfigError, match=message):
+        DedupConfig(**options)
