@@ -236,15 +236,16 @@ def lines(
     from_zero: bool = False,
     top: float | None = None,
 ) -> Markup:
-    """Draw curves over a common pair of axes; points that are not finite are left out.
+    """Draw curves over a common pair of axes; points that are not finite, or beyond 1e15, are left out.
 
     `top` extends the vertical axis, so that neighbouring pictures share it. The numbers of the axis stand left of the
     picture, in a margin that the page provides.
     """
     drawn = [
-        (curve, [p for p in curve.points if math.isfinite(p[0]) and math.isfinite(p[1])])
+        (curve, [p for p in curve.points if abs(p[0]) < 1e15 and abs(p[1]) < 1e15])
         for curve in curves
     ]
+    drawn = [(curve, kept) for curve, kept in drawn if kept]
     points = [point for _, kept in drawn for point in kept]
     if not points:
         return Markup("")
@@ -283,9 +284,7 @@ def lines(
             )
         )
     ends = "; ".join(
-        f"{curve.name} from {number(kept[0][1])} to {number(kept[-1][1])}"
-        for curve, kept in drawn
-        if kept
+        f"{curve.name} from {number(kept[0][1])} to {number(kept[-1][1])}" for curve, kept in drawn
     )
     return _picture(title, f"{ends}; steps {number(x_low)} to {number(x_high)}", height + 26, parts)
 
@@ -320,11 +319,12 @@ def smooth(points: Sequence[Point], share: float = 0.05) -> list[Point]:
 
 def _ticks(low: float, high: float, most: int = 5) -> list[float]:
     """Round numbers (1, 2, 5 times a power of ten) that cover [low, high]."""
-    span = (high - low) or abs(high) or 1.0
+    # A constant still has an axis, and a span that is next to nothing stays within floating point.
+    span = max(high - low, 1e-6 * max(abs(low), abs(high)), 1e-12)
     power = 10 ** math.floor(math.log10(span / most))
     step = next(power * m for m in (1, 2, 5, 10) if span / (power * m) <= most)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(step * i, 10) for i in range(first, last + 1)]
+    return [float(f"{step * i:.12g}") for i in range(first, last + 1)]
 
 
 def bar(part: float, whole: float, look: str = "kept") -> Markup:

@@ -148,21 +148,21 @@ def duration(seconds: float | None) -> str:
     )
 
 
-def word_diff(old: str, new: str, context: int = 12) -> list[tuple[str, str]]:
+def word_diff(old: str, new: str, *, context: int = 12, cut: bool = False) -> list[tuple[str, str]]:
     """Compare two texts word by word: pieces ("same" | "old" | "new" | "skip" | "cut", text), in reading order.
 
     White space does not count. "skip" stands for a long run of equal words (its text says how many), of which
     `context` are left at each end; "cut" for what lies beyond the words compared, `MAX_DIFF_WORDS` of each text from
-    shortly before the first difference.
+    shortly before the first difference. With `cut`, the texts were cut before, so their ends say nothing.
     """
     a, b = (_WORDS.findall(text[:MAX_DIFF_CHARACTERS]) for text in (old, new))
     first = next(
         (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x.strip() != y.strip()),
         min(len(a), len(b)),
     )
-    start = max(0, first - context)
+    start = first - context if first > 3 * context else 0
     pieces = [("skip", _equal_words(start))] if start else []
-    is_cut = len(a[start:]) > MAX_DIFF_WORDS or len(b[start:]) > MAX_DIFF_WORDS
+    is_cut = cut or len(a[start:]) > MAX_DIFF_WORDS or len(b[start:]) > MAX_DIFF_WORDS
     is_cut |= max(len(old), len(new)) > MAX_DIFF_CHARACTERS
     a, b = a[start : start + MAX_DIFF_WORDS], b[start : start + MAX_DIFF_WORDS]
     keys_a, keys_b = ([word.strip() for word in run] for run in (a, b))

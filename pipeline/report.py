@@ -6,23 +6,35 @@ from the manifest, from a few sampled texts, and from the run's metrics. Everyth
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from pipeline import charts, display
 from pipeline.charts import FATES
 from pipeline.display import binary_size, fixed, number, percent, plural, short, size, words
+from pipeline.ledger import REJECT_CHARACTERS
 from pipeline.run_view import MAX_PANELS, SAMPLE_CHARACTERS, Row, run_view
 
 SAMPLES_A_RULE = 3
 """Dropped texts shown under each rule."""
 MAX_ROWS = 200
-"""Inputs and shards listed one by one."""
+"""Inputs and licences listed one by one."""
+
+_STAGES = (
+    "read",
+    "exact_duplicates",
+    "quality",
+    "language",
+    "toxicity",
+    "decontaminate",
+    "near_duplicates",
+)
+"""Stages that take documents out, in their order; others come last."""
 
 
 def render_report(
@@ -35,36 +47,33 @@ def render_report(
 ) -> str:
     """Return the page as HTML, a pure function of its arguments.
 
-    `manifest` is a snapshot's manifest as a dict; `rejects` rows of its rejects shards; `samples` kept documents
-    (domain, uri, text); `duplicates` pairs (uri_a, text_a, uri_b, text_b, similarity, rule), b being the kept one;
-    `run` what training left (name, config, metrics, evaluations, samples, snapshot), None before any. Figures that
-    are missing leave out their section. O(length of what is shown): long lists and texts are cut, and say so.
+    `manifest` is `Manifest.to_dict()`; `rejects` rows of its rejects shards; `samples` kept documents (domain, uri,
+    text); `duplicates` pairs (uri_a, text_a, uri_b, text_b, similarity, rule), b being the kept one; `run` what
+    training left (name, config, metrics, evaluations, samples, snapshot), None before any. A section without figures
+    is left out. Long lists and texts are cut, and say so, so the page's size is bounded by its rules and domains.
     """
-    summary = manifest.get("summary") or {}
-    domains = _domains(manifest, summary)
+    sections = ("tokenizer", "mix", "pii", "normalize", "near_duplicates")
+    summary = {**{key: {} for key in sections}, **manifest["summary"]}
+    domains = _domains(manifest)
     view = {
         "manifest": manifest,
         "summary": summary,
-        "ref": f"{manifest.get('name', '?')}@{manifest.get('version', '?')}",
+        "ref": f"{manifest['name']}@{manifest['version']}",
         "totals": _totals(manifest),
         "domains": domains,
         "funnel": charts.funnel([(row["name"], row["fates"]) for row in _read(domains)]),
         "flow": _flow(summary, domains),
         "rules": _rules(summary, rejects),
-        "duplicates": [
-            _duplicate(pair) for pair in sorted(duplicates, key=_by_similarity)[:MAX_PANELS]
-        ],
-        "similarity": _histogram(
-            (summary.get("near_duplicates") or {}).get("histogram"), "Similarity of near-duplicates"
-        ),
-        "lengths": _panels(summary.get("lengths"), domains, binary_size, "Bytes a document"),
-        "toxicity": _panels(summary.get("toxicity"), domains, number, "Toxicity score"),
+        "duplicates": _pairs(duplicates),
+        "similarity": _similarity(summary),
+        "lengths": _lengths(domains),
+        "toxicity": _toxicity(domains),
         "languages": _languages(domains),
         "samples": _kept_samples(samples, domains),
         "training": run_view(run, [domain["name"] for domain in domains]) if run else None,
-        "recipe": display.toml_text(manifest.get("recipe") or {}),
-        "licences": _licences(manifest),
-        "inputs": (manifest.get("inputs") or [])[:MAX_ROWS],
+        "recipe": display.toml_text(manifest["recipe"]),
+        "sources": _sources(manifest),
+        "licences": _licences(domains),
         "shards": _shards(manifest),
     }
     view["figures"] = _figures(view)
@@ -74,7 +83,7 @@ def render_report(
 
 
 @cache
-def _template() -> Any:
+def _template() -> Template:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent, encoding="utf-8"),
         autoescape=True,
@@ -83,18 +92,8 @@ def _template() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shown = (
-        display.moment,
-        display.duration,
-        fixed,
-        number,
-        percent,
-        plural,
-        short,
-        size,
-        words,
-    )
-    environment.filters.update({function.__name__: function for function in shown})
+    filters = [display.duration, display.moment, fixed, number, percent, plural, short, size, words]
+    environment.filters.update({function.__name__: function for function in filters})
     environment.globals.update(bar=charts.bar, fates=FATES, rows_at_most=MAX_ROWS)
     return environment.get_template("report.html.jinja")
 
@@ -108,27 +107,27 @@ def _shown(value: Any) -> Any:
 
 def _totals(manifest: Row) -> Counter[str]:
     totals: Counter[str] = Counter(dict.fromkeys(("read", *FATES), 0))
-    for counts in (manifest.get("funnel") or {}).values():
+    for counts in manifest["funnel"].values():
         totals.update(counts)
     return totals
 
 
-def _domains(manifest: Row, summary: Row) -> list[Row]:
-    """One row a domain, the largest first: its fates in this snapshot, its size in the whole corpus, tokens, mix."""
-    funnel, corpus = manifest.get("funnel") or {}, summary.get("domains") or {}
-    tokenizer, mix = summary.get("tokenizer") or {}, summary.get("mix") or {}
-    tokens = (summary.get("tokens") or {}).get("by_domain") or {}
+def _domains(manifest: Row) -> list[Row]:
+    """One row a domain, the largest first: its fates in this snapshot, its figures in the whole corpus, its mix."""
+    funnel, summary = manifest["funnel"], manifest["summary"]
+    corpus, mix = summary.get("domains", {}), summary.get("mix", {})
+    per_token = summary.get("tokenizer", {}).get("bytes_per_token", {})
+    counts = dict.fromkeys(("documents", "num_bytes", "tokens", "validation_documents"), 0)
+    tables = {"languages": {}, "licenses": {}, "length_log2": [], "toxicity_tenths": []}
     rows = [
         {
+            **counts,
+            **tables,
+            **corpus.get(name, {}),
             "name": name,
             "fates": {fate: funnel.get(name, {}).get(fate, 0) for fate in ("read", *FATES)},
-            "documents": corpus.get(name, {}).get("documents", 0),
-            "num_bytes": corpus.get(name, {}).get("num_bytes", 0),
-            "validation": corpus.get(name, {}).get("validation_documents", 0),
-            "languages": corpus.get(name, {}).get("languages") or {},
-            "tokens": corpus.get(name, {}).get("tokens", tokens.get(name, 0)),
-            "bytes_per_token": (tokenizer.get("bytes_per_token") or {}).get(name),
-            "mix": mix.get(name),
+            "bytes_per_token": per_token.get(name),
+            "mix": mix.get(name, {"weight": None, "share": 0.0, "epochs": None}),
         }
         for name in {*funnel, *corpus}
     ]
@@ -136,56 +135,62 @@ def _domains(manifest: Row, summary: Row) -> list[Row]:
 
 
 def _read(domains: Sequence[Row]) -> list[Row]:
-    """Domains that this snapshot read, those that kept the most first: in a picture their ribbons cross the least."""
+    """Domains of which this snapshot read any, those that kept the most first: so ribbons of a picture cross least."""
     read = [row for row in domains if row["fates"]["read"]]
     return sorted(read, key=lambda row: -row["fates"]["kept"] / row["fates"]["read"])
 
 
 def _flow(summary: Row, domains: Sequence[Row]) -> Markup | None:
-    """The picture of domains and the stages that took their documents; small domains count as one."""
+    """The picture of domains and of the stages that took their documents; domains beyond some count as one."""
     taken: dict[str, Counter[str]] = defaultdict(Counter)
-    for row in summary.get("rules") or []:
+    for row in summary.get("rules", []):
         taken[row["domain"]][row["stage"]] += row["documents"]
-    stages = [stage["name"] for stage in summary.get("stages") or []]
-    stages += sorted({stage for counts in taken.values() for stage in counts} - set(stages))
-    ends = [("kept", "kept")] + [(words(stage), _fate_of_stage(stage)) for stage in stages]
     rows: dict[str, Counter[str]] = {}
     for i, domain in enumerate(_read(domains)):
-        name = domain["name"] if i < MAX_PANELS else "other domains"
         counts = Counter({words(stage): count for stage, count in taken[domain["name"]].items()})
         counts["kept"] += domain["fates"]["kept"]
-        # A manifest without rules: the fate is all that is known.
         if counts.total() != domain["fates"]["read"]:
+            # Forgotten documents have no rule; then the fate is all that is known.
             counts = Counter({fate: domain["fates"][fate] for fate in FATES})
+        name = domain["name"] if i < MAX_PANELS else "other domains"
         rows.setdefault(name, Counter()).update(counts)
-    ends += [(fate, fate) for fate in FATES[1:]]
-    used = [(end, fate) for end, fate in ends if any(counts[end] for counts in rows.values())]
+    stages = _in_order({stage for counts in taken.values() for stage in counts})
+    ends = {"kept": "kept"} | {words(stage): _fate_of(stage) for stage in stages}
+    ends |= {fate: fate for fate in FATES[1:]}
+    used = [
+        (end, fate) for end, fate in ends.items() if any(counts[end] for counts in rows.values())
+    ]
     return charts.flow(rows, used) if rows else None
 
 
-def _fate_of_stage(stage: str) -> str:
+def _in_order(stages: Iterable[str]) -> list[str]:
+    known = {stage: i for i, stage in enumerate(_STAGES)}
+    return sorted(stages, key=lambda stage: (known.get(stage, len(known)), stage))
+
+
+def _fate_of(stage: str) -> str:
     if stage == "read":
         return "quarantined"
-    return "duplicate" if stage in ("exact", "near") or "dup" in stage else "dropped"
+    return "duplicate" if stage.endswith("_duplicates") else "dropped"
 
 
 def _rules(summary: Row, rejects: Sequence[Row]) -> list[Row]:
     """Rules in the order of the stages, each with its documents by domain and a few of the texts it took out."""
     found: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    for row in summary.get("rules") or []:
+    for row in summary.get("rules", []):
         found[row["stage"], row["rule"]][row["domain"]] += row["documents"]
     texts: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for reject in rejects:
         texts[reject["stage"], reject["rule"]].append(reject)
-    order = [stage["name"] for stage in summary.get("stages") or []] + [stage for stage, _ in found]
+    order = _in_order({stage for stage, _ in found})
     rules = [
         {
             "order": order.index(stage),
             "stage": stage,
             "rule": rule,
+            "fate": _fate_of(stage),
             "documents": domains.total(),
             "domains": sorted(domains.items(), key=lambda item: (-item[1], item[0])),
-            "fate": texts[stage, rule][0]["fate"] if texts[stage, rule] else _fate_of_stage(stage),
             "samples": [_sample(reject) for reject in _spread(texts[stage, rule], SAMPLES_A_RULE)],
         }
         for (stage, rule), domains in found.items()
@@ -195,46 +200,75 @@ def _rules(summary: Row, rejects: Sequence[Row]) -> list[Row]:
 
 def _spread(rows: Sequence[Row], most: int) -> list[Row]:
     """At most `most` rows, of as many domains as possible, in their order."""
-    rank: Counter[str] = Counter()
+    seen: Counter[str] = Counter()
     ranked = []
-    for i, row in enumerate(rows):
-        ranked.append((rank[row["domain"]], i, row))
-        rank[row["domain"]] += 1
-    return [row for _, _, row in sorted(ranked, key=lambda item: item[:2])[:most]]
+    for row in rows:
+        ranked.append((seen[row["domain"]], row))
+        seen[row["domain"]] += 1
+    return [row for _, row in sorted(ranked, key=lambda item: item[0])[:most]]
 
 
 def _sample(row: Row) -> Row:
-    return {**row, "text": display.clip(row.get("text") or "", SAMPLE_CHARACTERS)}
+    return {**row, "text": display.clip(row["text"] or "", SAMPLE_CHARACTERS)}
 
 
-def _by_similarity(pair: Row) -> tuple[float, str, str]:
-    return (-(pair.get("similarity") or 0.0), str(pair.get("uri_a")), str(pair.get("uri_b")))
+def _pairs(duplicates: Sequence[Row]) -> list[Row]:
+    """The most similar pairs first, each with the difference between the kept and the removed text."""
+    ordered = sorted(
+        duplicates, key=lambda row: (-(row["similarity"] or 0), row["uri_a"], row["uri_b"])
+    )
+    pairs = []
+    for row in ordered[:MAX_PANELS]:
+        removed, kept = row["text_a"] or "", row["text_b"] or ""
+        # A sampled reject is the beginning of its text: that the kept one goes on is no difference.
+        pieces = display.word_diff(kept, removed, cut=len(removed) >= REJECT_CHARACTERS)
+        pairs.append({**row, "pieces": pieces})
+    return pairs
 
 
-def _duplicate(pair: Row) -> Row:
-    return {**pair, "pieces": display.word_diff(pair.get("text_b") or "", pair.get("text_a") or "")}
-
-
-def _histogram(histogram: Row | None, title: str) -> Markup | None:
-    if not histogram or not any(histogram["counts"]):
+def _similarity(summary: Row) -> Markup | None:
+    """Histogram of verified pairs; position k of the counts stands for a Jaccard similarity of k/20 to (k+1)/20."""
+    counts = summary.get("near_duplicates", {}).get("jaccard_twentieths", [])
+    first = next((k for k, count in enumerate(counts) if count), None)
+    if first is None:
         return None
-    return charts.histogram(histogram["edges"], histogram["counts"], number, title=title)
+    first = min(first, len(counts) // 2)
+    edges = [k / 20 for k in range(first, len(counts) + 1)]
+    return charts.histogram(edges, counts[first:], number, title="Similarity of near-duplicates")
+
+
+def _lengths(domains: Sequence[Row]) -> list[Row]:
+    """Histograms of bytes a document over one range; position k of the counts stands for 2^k to 2^(k+1) - 1."""
+    used = [k for domain in domains for k, count in enumerate(domain["length_log2"]) if count]
+    if not used:
+        return []
+    low, high = min(used), max(used) + 1
+    edges = [2**k for k in range(low, high + 1)]
+    counts = {row["name"]: [*row["length_log2"], *[0] * high][low:high] for row in domains}
+    return _panels(counts, edges, binary_size, "Bytes a document")
+
+
+def _toxicity(domains: Sequence[Row]) -> list[Row]:
+    """Histograms of the scores of kept documents in tenths."""
+    counts = {row["name"]: row["toxicity_tenths"] for row in domains}
+    return _panels(counts, [k / 10 for k in range(11)], number, "Toxicity scores")
 
 
 def _panels(
-    histograms: Mapping[str, Row] | None, domains: Sequence[Row], label: Any, title: str
+    counts_by_domain: dict[str, list[int]],
+    edges: Sequence[float],
+    label: Callable[[float], str],
+    title: str,
 ) -> list[Row]:
-    panels = []
-    for domain in domains:
-        histogram = (histograms or {}).get(domain["name"])
-        if histogram and any(histogram["counts"]) and len(panels) < MAX_PANELS:
-            picture = charts.histogram(
-                histogram["edges"], histogram["counts"], label, title=f"{title}, {domain['name']}"
-            )
-            panels.append(
-                {"name": domain["name"], "documents": sum(histogram["counts"]), "picture": picture}
-            )
-    return panels
+    return [
+        {
+            "name": name,
+            "documents": sum(counts),
+            "picture": charts.histogram(edges, counts, label, title=f"{title}, {name}"),
+        }
+        for name, counts in counts_by_domain.items()
+        if any(counts)
+    ][:MAX_PANELS]
 
 
 def _languages(domains: Sequence[Row]) -> list[tuple[str, int]]:
@@ -251,34 +285,47 @@ def _kept_samples(samples: Sequence[Row], domains: Sequence[Row]) -> list[Row]:
     return sorted(kept, key=lambda row: row["order"])
 
 
-def _licences(manifest: Row) -> list[Row]:
+def _sources(manifest: Row) -> list[Row]:
     """One row a source of the recipe, with the inputs that all snapshots so far took from it."""
     inputs: dict[str, list[Row]] = defaultdict(list)
-    for row in manifest.get("inputs") or []:
-        inputs[row.get("source", "")].append(row)
+    for row in manifest["inputs"]:
+        inputs[row["source"]].append(row)
     return [
         {
-            "source": source.get("name") or source.get("path", ""),
-            "domain": source.get("domain", ""),
-            "license": source.get("license", "unknown"),
-            "inputs": len(inputs[source.get("name", "")]),
-            "num_bytes": sum(row["num_bytes"] for row in inputs[source.get("name", "")]),
+            "name": source["name"],
+            "domain": source["domain"],
+            "license": source["license"],
+            "inputs": len(inputs[source["name"]]),
+            "num_bytes": sum(row["num_bytes"] for row in inputs[source["name"]]),
         }
-        for source in (manifest.get("recipe") or {}).get("sources") or []
+        for source in manifest["recipe"].get("sources", [])
     ]
+
+
+def _licences(domains: Sequence[Row]) -> list[Row]:
+    """Licences of the corpus's documents, the commonest first, each with its domains."""
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for domain in domains:
+        for licence, documents in domain["licenses"].items():
+            found[licence][domain["name"]] += documents
+    rows = [
+        {"licence": licence, "documents": counts.total(), "domains": sorted(counts)}
+        for licence, counts in found.items()
+    ]
+    return sorted(rows, key=lambda row: (-row["documents"], row["licence"]))
 
 
 def _shards(manifest: Row) -> list[Row]:
     """Shards by kind: how many, rows, bytes."""
     kinds: dict[str, Counter[str]] = defaultdict(Counter)
-    for shard in manifest.get("shards") or []:
-        kind = "-".join(part for part in (shard["kind"], shard.get("split")) if part)
+    for shard in manifest["shards"]:
+        kind = " ".join(part for part in (shard["kind"], shard["split"]) if part)
         kinds[kind].update({"shards": 1, "rows": shard["rows"], "num_bytes": shard["num_bytes"]})
     return [{"kind": kind, **counts} for kind, counts in sorted(kinds.items())]
 
 
 def _lede(view: Row) -> str:
-    """The page in three sentences."""
+    """The page in two or three sentences."""
     totals, training = view["totals"], view["training"]
     if not totals["read"]:
         return "This snapshot read no documents."
@@ -288,19 +335,16 @@ def _lede(view: Row) -> str:
         "quarantined": "could not be used",
         "forgotten": "were forgotten on request",
     }
+    lost = [f"{number(totals[fate])} {verb}" for fate, verb in said.items() if totals[fate]]
     kept = f"{number(totals['kept'])} of them ({percent(totals['kept'], totals['read'])})"
     text = f"This snapshot read {plural(totals['read'], 'document')} and kept {kept}."
-    lost = [f"{number(totals[fate])} {verb}" for fate, verb in said.items() if totals[fate]]
     if lost:
-        text += (
-            " Of the others, "
-            + " and ".join(part for part in (", ".join(lost[:-1]), lost[-1]) if part)
-            + "."
-        )
+        listed = f"{', '.join(lost[:-1])} and {lost[-1]}" if len(lost) > 1 else lost[0]
+        text += f" Of the others, {listed}."
     if training and training["bits_per_byte"] is not None and training["unigram"]:
         text += (
-            f" The model trained on it predicts held-out text at {fixed(training['bits_per_byte'])} bits per byte;"
-            f" token frequencies alone give {fixed(training['unigram'])}."
+            f" The model trained on it predicts held-out text at {fixed(training['bits_per_byte'])}"
+            f" bits per byte; token frequencies alone give {fixed(training['unigram'])}."
         )
     return text
 
@@ -308,32 +352,21 @@ def _lede(view: Row) -> str:
 def _figures(view: Row) -> list[tuple[str, str, str]]:
     """The headline: (figure, what it is, what to compare it with)."""
     totals, summary, training = view["totals"], view["summary"], view["training"]
-    corpus_kept = (summary.get("documents") or {}).get("kept", totals["kept"])
-    tokens = summary.get("tokens") or {}
-    num_tokens = (tokens.get("train") or 0) + (tokens.get("validation") or 0)
-    num_bytes = summary.get("text_bytes") or sum(row["num_bytes"] for row in view["domains"])
+    tokens, num_bytes = summary.get("tokens", {}), summary.get("text_bytes", 0)
+    num_tokens = tokens.get("train", 0) + tokens.get("validation", 0)
+    documents = summary.get("documents", totals["kept"])
+    of_read = f"{percent(totals['kept'], totals['read'])} of what was read"
     figures = [
-        (
-            short(corpus_kept),
-            "documents in the corpus",
-            f"{percent(totals['kept'], totals['read'])} of what was read",
-        ),
+        (short(documents), "documents in the corpus", of_read),
         (size(num_bytes), "of text", f"in {plural(len(view['domains']), 'domain')}"),
     ]
     if num_tokens:
-        per_token = f"{num_bytes / num_tokens:.2f} bytes a token" if num_bytes else ""
-        figures.append((short(num_tokens), "tokens", per_token))
+        figures.append((short(num_tokens), "tokens", f"{fixed(num_bytes / num_tokens)} bytes each"))
     removed = totals["read"] - totals["kept"]
-    figures.append(
-        (
-            short(removed),
-            "documents taken out",
-            f"each under one of {plural(len(view['rules']), 'rule')}",
-        )
-    )
+    by_rule = f"each under one of {plural(len(view['rules']), 'rule')}"
+    figures.append((short(removed), "documents taken out", by_rule if removed else ""))
     if training and training["bits_per_byte"] is not None:
-        against = (
-            f"token frequencies alone: {fixed(training['unigram'])}" if training["unigram"] else ""
-        )
+        unigram = training["unigram"]
+        against = f"token frequencies alone: {fixed(unigram)}" if unigram else ""
         figures.append((fixed(training["bits_per_byte"]), "bits per byte, held out", against))
     return figures
