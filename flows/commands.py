@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 from flows.output import Output
 from flows.progress import show_progress
 from flows.recipe import find_recipe, load_recipe
-from flows.results import build_document
+from flows.results import build_document, build_sentence
 from flows.server import use_prefect
 from flows.tables import evaluation_table, funnel_table, shown_text
 from pipeline.build import build
-from pipeline.display import duration, number
 from pipeline.executor import Executor, default_workers
 from storage.catalog import resolve
 from storage.errors import GateError
@@ -115,16 +114,13 @@ def _build(
 
 
 def _show_build(console: "Console", location: str, document: Document) -> None:
-    ref, counts = document["snapshot"], document["documents"]
-    if document["status"] == "unchanged":
-        console.print(f"{ref}: nothing new\nhash {document['hash']}")
-        return
-    console.print(
-        f"{ref} {document['status']}: {number(counts['kept'])} of {number(counts['read'])} documents kept, "
-        f"{number(document['tokens'])} tokens, {duration(document['seconds'])}"
-    )
-    console.print(f"hash {document['hash']}\n")
-    console.print(funnel_table(resolve(Lake.open(location), ref).manifest.funnel))
+    console.print(build_sentence(document))
+    console.print(f"hash {document['hash']}")
+    if document["status"] != "unchanged":
+        console.print()
+        console.print(
+            funnel_table(resolve(Lake.open(location), document["snapshot"]).manifest.funnel)
+        )
 
 
 def _check_promoted(document: Document) -> None:

@@ -13,12 +13,14 @@ from typing import Any
 from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.events import emit_event
 
 from flows.card import snapshot_card
 from flows.recipe import find_recipe, load_recipe
 from flows.report import read_rejects
-from flows.results import build_document
+from flows.results import build_document, build_sentence
+from flows.states import end_state
 from pipeline.build import BuildResult, Stage, build
 from pipeline.executor import Executor, default_workers
 from storage.catalog import read_manifest
@@ -41,8 +43,8 @@ def build_corpus(
     lake: str = "./lake",
     overrides: list[str] | None = None,
     workers: int | None = None,
-) -> dict[str, Any]:
-    """Publish the next snapshot of a corpus from what is new; returns what `gristmill build --json` prints.
+) -> State[dict[str, Any]]:
+    """Publish the next snapshot of a corpus from what is new; gives what `gristmill build --json` prints.
 
     Args:
         recipe: A TOML file, or the name of a shipped recipe.
@@ -50,36 +52,47 @@ def build_corpus(
         overrides: Keys of the recipe to change, such as "dedup.threshold=0.8".
         workers: Processes inside a stage; default: one a core.
     """
-    logger = get_run_logger()
-    config = load_recipe(recipe, overrides or []).build
-    where = Lake.open(lake)
+    return end_state(
+        lambda: _build_and_tell(recipe, Lake.open(lake), overrides or [], workers), build_sentence
+    )
+
+
+def _build_and_tell(
+    recipe: str, lake: Lake, overrides: list[str], workers: int | None
+) -> dict[str, Any]:
     result = build(
-        config,
-        where,
+        load_recipe(recipe, overrides).build,
+        lake,
         root=find_recipe(recipe).parent,
         executor=Executor(workers=workers or default_workers()),
         run_stage=_as_task,
     )
     for note in result.notes:
-        logger.info(note)
+        get_run_logger().info(note)
     if result.status != "unchanged":
-        _publish_card(where, result)
-        _emit_event(where, recipe, result)
+        _publish_card(lake, result)
+        _emit_event(lake, recipe, result)
     return build_document(result)
 
 
 def _as_task(stage: Stage, run: Callable[[], dict[str, int]]) -> dict[str, int]:
     """Run a stage as a Prefect task that takes nothing and returns its counters."""
 
-    def do_stage() -> dict[str, int]:
-        counters = run()
-        figures = ", ".join(f"{count:,} {name}" for name, count in counters.items())
-        get_run_logger().info(figures)
-        return counters
+    def run_and_tell() -> State[dict[str, Any]]:
+        return end_state(
+            run, lambda counters: ", ".join(f"{n:,} {name}" for name, n in counters.items())
+        )
 
     # No cache and no stored result: the lake knows what is done, and better than Prefect's database.
-    wrapped = task(do_stage, name=stage.name, task_run_name=stage.title, cache_policy=NO_CACHE)
-    return wrapped()
+    stage_task = task(
+        run_and_tell,
+        name=stage.name,
+        task_run_name=stage.title,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )
+    state = stage_task(return_state=True)
+    return state.result()  # raises what the stage raised
 
 
 def _publish_card(lake: Lake, result: BuildResult) -> None:

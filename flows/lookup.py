@@ -11,7 +11,7 @@ from flows.output import Output
 from flows.tables import domains_table, funnel_table, gates_table, rules_table, totals
 from pipeline.display import moment, size, visible
 from storage.catalog import list_corpora, read_manifest, resolve, versions
-from storage.errors import ConfigError, NotFoundError
+from storage.errors import ConfigError, InputError, NotFoundError
 from storage.lake import Lake
 from storage.snapshot import Manifest, Snapshot
 
@@ -32,7 +32,11 @@ def inspect_snapshot(output: Output, ref: str, location: str, *, report: str | N
     if report is not None:
         from flows.report import render  # late: jinja2, and every reject of the snapshot
 
-        Path(report).write_text(render(lake, snapshot, None), encoding="utf-8")
+        page = render(lake, snapshot, None)
+        try:
+            Path(report).write_text(page, encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"--report {report}: cannot be written: {error.strerror}") from error
         output.note(f"report: {report}")
     manifest = snapshot.manifest
     output.result(describe(manifest), lambda console: _show(console, manifest))

@@ -37,6 +37,9 @@ license = "CC0-1.0"
 [language]
 detect = false
 
+[toxicity]
+enabled = false
+
 [tokenizer]
 vocab_size = 400
 """

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -130,8 +132,10 @@ def test_dump_gives_every_kept_document(
 
 def test_dump_into_a_closed_pipe_is_quiet(built: dict[str, Any], lake: Path) -> None:
     """`gristmill dump tiny | head -1`."""
-    command = f"set -o pipefail; '{os.sys.executable}' -m flows.cli dump tiny --lake '{lake}' | head -c 10"
-    done = __import__("subprocess").run(["bash", "-c", command], capture_output=True, text=True)
+    command = (
+        f"set -o pipefail; '{sys.executable}' -m flows.cli dump tiny --lake '{lake}' | head -c 10"
+    )
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -220,7 +224,7 @@ def test_source_that_cannot_be_used(
     answer = gristmill("build", tiny_recipe, "--lake", lake, "--workers", 1, "--set", override)
     assert answer.code in (0, 2)
     assert message in answer.err + json.dumps(
-        [row for row in gristmill("dump", "tiny", "--fates", "--lake", lake).out.splitlines()]
+        list(gristmill("dump", "tiny", "--fates", "--lake", lake).out.splitlines())
     )
     assert "Traceback" not in answer.err
 
