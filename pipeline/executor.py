@@ -43,6 +43,7 @@ class Executor:
             return
         # forkserver: a fork of a process with threads (Arrow's, OpenMP's) may hang in the child.
         context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["pipeline.build"])  # imported once, not by every worker
         with ProcessPoolExecutor(
             min(self.workers, len(items)), mp_context=context, initializer=_start_worker
         ) as pool:
