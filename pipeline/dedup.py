@@ -30,10 +30,10 @@ from storage.errors import ConfigError, GristmillError
 from storage.schema import EDGES
 from storage.snapshot import Snapshot
 
-MAX_MEMBERS = 256
+MAX_MEMBERS = 64
 """Kept documents of one bucket that later ones are compared with, the first by priority. A bucket of a million pages
 made from one template would cost a million squared; a duplicate hidden there has 24 more bands to be found by."""
-MAX_CANDIDATES = 64
+MAX_CANDIDATES = 16
 """Pairs verified for one document at most; of more candidates, those whose signatures agree most."""
 
 
@@ -188,12 +188,13 @@ def near_duplicates(
     nodes = _gather(table, signatures, published, config)
     texts = _read_texts(nodes, new, published, config)
     kept: dict[int, list[int]] = {}  # bucket -> its kept nodes, in order of priority
-    edges: list[Edge] = []
+    pairs: list[dict[str, Any]] = []
     removed: list[dict[str, Any]] = []
     inherits: list[dict[str, str]] = []
+    total = int(np.count_nonzero(np.diff(nodes.offsets)))
     for done, (node, buckets) in enumerate(nodes.in_buckets()):
         if done % 1024 == 0:
-            progress("near_duplicates", done, None, "documents")
+            progress("near_duplicates", done, total, "documents")
         found: list[Edge] = []
         if node >= nodes.num_published:
             candidates = nodes.most_alike(node, [kept.get(bucket, ()) for bucket in buckets])
@@ -202,18 +203,16 @@ def near_duplicates(
                 for other in candidates
             )
             found = [edge for edge in verified if edge is not None]
-            edges += found
+        for edge in found:
+            a, b = sorted((nodes.ids[edge.first], nodes.ids[edge.second]))
+            similarities = {"jaccard": edge.jaccard, "containment": edge.containment}
+            pairs.append({"id_a": a, "id_b": b, **similarities})
         reasons = [edge for edge in found if edge.removes]
         if reasons:
             best = max(reasons, key=lambda edge: (edge.similarity, -edge.first))
-            removed.append(
-                {
-                    "id": nodes.ids[node],
-                    "duplicate_of": nodes.ids[best.first],
-                    "similarity": best.similarity,
-                    "rule": best.rule,
-                }
-            )
+            kept_id, similarity = nodes.ids[best.first], best.similarity
+            row = {"duplicate_of": kept_id, "similarity": similarity, "rule": best.rule}
+            removed.append({"id": nodes.ids[node], **row})
             continue
         if found:  # it contains published documents; if one of them validates, so does this one
             shared = min(found, key=lambda edge: (not texts.validates(edge.first), edge.first))
@@ -222,15 +221,6 @@ def near_duplicates(
             members = kept.setdefault(bucket, [])
             if len(members) < MAX_MEMBERS:
                 members.append(node)
-    pairs = [
-        {
-            "id_a": min(nodes.ids[edge.first], nodes.ids[edge.second]),
-            "id_b": max(nodes.ids[edge.first], nodes.ids[edge.second]),
-            "jaccard": edge.jaccard,
-            "containment": edge.containment,
-        }
-        for edge in edges
-    ]
     return _result(pairs, removed, inherits)
 
 
@@ -287,6 +277,8 @@ class _Nodes:
 
     ids: list[str]
     signatures: Signatures
+    text_keys: Hashes
+    """Start of each new document's content hash; 0 for published ones, with which no new one shares its hash."""
     num_published: int
     buckets: NDArray[np.int64]
     """Bucket of each entry; entries are sorted by node."""
@@ -304,6 +296,7 @@ class _Nodes:
         if len(found) <= MAX_CANDIDATES:
             return found
         agreement = (self.signatures[found] == self.signatures[node]).sum(axis=1)
+        agreement[self.text_keys[found] == self.text_keys[node]] = NUM_PERM
         best = np.argsort(-agreement, kind="stable")[:MAX_CANDIDATES]
         return [found[i] for i in sorted(best.tolist())]
 
@@ -318,8 +311,10 @@ def _gather(
     old_keys, old_nodes, old_ids, old_signatures = _meet(keys, published, config)
     num_published = len(old_ids)
     # The content hash is one band more: it also catches equal texts whose domains shingle them differently.
-    hashes = [int(text[:16], 16) for text in table["content_hash"].to_pylist()]
-    all_keys = np.concatenate([old_keys, keys.ravel(), np.array(hashes, np.uint64)])
+    text_keys = np.array(
+        [int(text[:16], 16) for text in table["content_hash"].to_pylist()], np.uint64
+    )
+    all_keys = np.concatenate([old_keys, keys.ravel(), text_keys])
     all_nodes = np.concatenate(
         [
             old_nodes,
@@ -334,6 +329,7 @@ def _gather(
     return _Nodes(
         ids=old_ids + table["id"].to_pylist(),
         signatures=np.concatenate([old_signatures, signatures]),
+        text_keys=np.concatenate([np.zeros(num_published, np.uint64), text_keys]),
         num_published=num_published,
         buckets=buckets[order],
         offsets=np.searchsorted(all_nodes[order], np.arange(num_published + len(table) + 1)),
