@@ -19,13 +19,13 @@ FATES = ("kept", "duplicate", "dropped", "quarantined", "forgotten")
 
 Point = tuple[float, float]
 
-# Okabe and Ito's colours (jfly.uni-koeln.de/color), which the common forms of colour blindness keep apart; the blue
-# and the amber are toned so that they also differ in lightness on both grounds.
+# The colours of report.css: after Okabe and Ito (jfly.uni-koeln.de/color), moved in lightness until any two are at
+# least 20 apart (CIE76) for eyes without red, green or blue cones too; a test holds that.
 _STANDALONE_STYLE = """
 :root { --ground: #fbfaf7; --ink: #22262b; --soft: #666b73; --line: #dedbd3;
-  --kept: #2a6f97; --duplicate: #e3a008; --dropped: #cc5500; --quarantined: #b0689a; --forgotten: #8a8f98 }
+  --kept: #2f78a3; --duplicate: #e3a008; --dropped: #c44d00; --quarantined: #67325e; --forgotten: #a0a4ab }
 @media (prefers-color-scheme: dark) { :root { --ground: #17191c; --ink: #e8e6e1; --soft: #a2a6ad; --line: #34373c;
-  --kept: #5fa8d3; --duplicate: #f0b541; --dropped: #ee7f37; --quarantined: #d394bd; --forgotten: #8a8f98 } }
+  --kept: #5fa8d3; --duplicate: #ffd166; --dropped: #d9621a; --quarantined: #a06fe0; --forgotten: #60646c } }
 text { font: 13px -apple-system, "Segoe UI", Roboto, "Liberation Sans", Arial, sans-serif; fill: var(--ink);
   font-variant-numeric: tabular-nums }
 .soft { fill: var(--soft) } .strong { font-weight: 600 } .ground { fill: var(--ground) } .none { fill: var(--line) }

@@ -355,7 +355,8 @@ def _figures(view: Row) -> list[tuple[str, str, str]]:
     tokens, num_bytes = summary.get("tokens", {}), summary.get("text_bytes", 0)
     num_tokens = tokens.get("train", 0) + tokens.get("validation", 0)
     documents = summary.get("documents", totals["kept"])
-    of_read = f"{percent(totals['kept'], totals['read'])} of what was read"
+    share = percent(totals["kept"], totals["read"])
+    of_read = f"{share} of what was read" if totals["read"] else ""
     figures = [
         (short(documents), "documents in the corpus", of_read),
         (size(num_bytes), "of text", f"in {plural(len(view['domains']), 'domain')}"),
