@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -24,7 +25,10 @@ from pipeline.dedup import (
 )
 from pipeline.minhash import band_key_run, read_signatures, sign_documents
 from storage.errors import ConfigError, GristmillError
+from storage.lake import Lake
 from storage.schema import DOCUMENTS
+from storage.shard import Shard, write_shard
+from storage.snapshot import Manifest, Snapshot, commit_snapshot
 
 CONFIG = DedupConfig()
 SOURCES = ("first", "second")
@@ -328,6 +332,32 @@ def test_runs_made_with_other_bands_are_made_anew() -> None:
     old = publish([table], replace(CONFIG, bands=16, rows=8))
     for config in (CONFIG, replace(CONFIG, bands=16, rows=7), replace(CONFIG, bands=16, rows=8)):
         assert len(find([table_of([{"text": sentence(1, 100)}])], old, config).removed) == 1
+
+
+def test_snapshots_in_a_lake_are_what_is_published(tmp_path: Path) -> None:
+    """Documents of every snapshot of the chain are found through the shards that the lake holds."""
+    lake = Lake.open(tmp_path)
+    shards: list[Shard] = []
+    for version, start in ((1, 0), (2, 1000)):
+        documents = table_of([{"text": sentence(start, start + 100)}, {"text": f"only {version}"}])
+        signatures = sign_documents(documents, CONFIG)
+        tables = {
+            "documents": documents,
+            "signatures": signatures,
+            "band_keys": band_key_run([signatures], CONFIG),
+        }
+        shards += [
+            write_shard(lake, f"corpora/c/data/{version:016x}/{kind}-00000.arrow", table, version=version)
+            for kind, table in tables.items()
+        ]  # fmt: skip
+        manifest = Manifest(
+            name="c", version=version, build_id=f"{version:016x}", status="promoted",
+            shards=tuple(shards),
+        )  # fmt: skip
+        commit_snapshot(lake, manifest)
+    new = table_of([{"text": sentence(start, start + 99)} for start in (0, 1000, 2000)])
+    found = find([new], Published.of(Snapshot(lake, manifest)))
+    assert sorted(found.removed["id"].to_pylist()) == sorted(new["id"].to_pylist()[:2])
 
 
 def test_disabled_removes_nothing() -> None:
