@@ -41,6 +41,8 @@ MAX_CANDIDATES = 16
 class DedupConfig:
     """Near-duplicates by MinHash and banded LSH (Broder 1997; Mining of Massive Datasets, ch. 3), verified exactly."""
 
+    __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}
+
     enabled: bool = True
     """Whether near-duplicates are removed; exact duplicates always are."""
     threshold: float = 0.7

@@ -15,6 +15,8 @@ from storage.errors import ConfigError
 class MixConfig:
     """Domain mixture for training."""
 
+    __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}
+
     weights: Mapping[str, float] = field(default_factory=dict)
     """Factor on each domain's share; 1 where a domain is not named, 0 leaves it out of training."""
     temperature: float = 1.0

@@ -18,6 +18,8 @@ SPLITS = ("train", "validation")
 class SplitConfig:
     """Which documents are held out to validate on."""
 
+    __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}
+
     validation: float = 0.05
     """Share of the documents, in [0, 0.5]; with 0 no domain is given a validation document either."""
 

@@ -43,6 +43,8 @@ _MAX_CACHED = 64  # characters; longer chunks (lines of scripts without spaces) 
 class TokenizerConfig:
     """Vocabulary of a corpus (SentencePiece BPE; arXiv:1808.06226)."""
 
+    __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}
+
     vocab_size: int = 4096
     """Tokens, with 3 control tokens and 256 bytes; up to 65,536 fit 16 bits. Reduced if the text does not support it."""
     sample_bytes: int = 16 << 20
