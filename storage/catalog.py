@@ -166,7 +166,7 @@ def _snapshot_of(lake: Lake, run: str) -> tuple[str, int, str]:
         body = json.loads(lake.read_bytes(path))
         name, _, version = body["snapshot"].partition("@")
         return name, int(version), body.get("snapshot_hash", "")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptError(
             f"{lake.where(path)}: expected JSON with the run's snapshot, got: {error!r}; remove or repair the run"
         ) from error

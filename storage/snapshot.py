@@ -148,18 +148,19 @@ class Manifest:
         """Read what `to_json` wrote. Raises CorruptError, naming `where`, unless every byte is as it was."""
         try:
             body = json.loads(data)
-            expected = body.pop("checksum")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            expected, format_ = body.pop("checksum"), body["format"]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CorruptError(
-                f"{where}: expected a manifest in JSON with its checksum, got {_short(data)}; {REMEDY}"
+                f"{where}: expected a manifest in JSON with its checksum, got {len(data)} bytes "
+                f"beginning with {data[:40]!r}; {REMEDY}"
             ) from error
+        if format_ != MANIFEST_FORMAT:
+            raise CorruptError(
+                f"{where}: expected a manifest of format {MANIFEST_FORMAT}, got {format_!r}; if a newer gristmill "
+                f"wrote it, upgrade; otherwise {REMEDY}"
+            )
         if (found := _checksum(body)) != expected:
             raise damaged_file(where, str(expected), found)
-        if body.get("format") != MANIFEST_FORMAT:
-            raise CorruptError(
-                f"{where}: expected a manifest of format {MANIFEST_FORMAT}, got {body.get('format')}; "
-                "a newer gristmill wrote it: upgrade"
-            )
         try:
             hash_ = body.pop("hash")
             body["shards"] = tuple(Shard(**shard) for shard in body["shards"])
@@ -349,7 +350,3 @@ def _plain(value: Any, where: str) -> Any:
 
 def _checksum(body: Any) -> str:
     return hashlib.sha256(_canonical(body)).hexdigest()
-
-
-def _short(data: bytes) -> str:
-    return f"{len(data)} bytes beginning with {data[:40]!r}"

@@ -240,12 +240,16 @@ def token_table(rows: list[list[int]], *, vocab_size: int = 4096) -> pa.Table:
 
 
 def publish_corpus(
-    lake: Lake, name: str = "poems", *, texts: tuple[str, ...] = ("To be", "or not"), **changes: Any
+    lake: Lake,
+    name: str = "poems",
+    *,
+    texts: tuple[str, ...] = ("To be", "or not"),
+    parent: Snapshot | None = None,
+    **changes: Any,
 ) -> Snapshot:
-    """Write shards and a tokenizer, and commit the next version of a corpus; fields of the manifest may be given."""
-    version = changes.get("version", 1)
-    build_id = changes.setdefault("build_id", f"{version:016x}")
-    folder = f"corpora/{name}/data/{build_id}"
+    """Write shards and a tokenizer and commit them, as version 1 or after `parent`; other fields may be given."""
+    version = parent.manifest.version + 1 if parent else 1
+    folder = f"corpora/{name}/data/{version:016x}"
     write = functools.partial(write_shard, lake, version=version)
     shards = (
         write(f"{folder}/documents-00000.arrow", document_table(list(texts))),
@@ -258,13 +262,14 @@ def publish_corpus(
     )
     model = b"a tokenizer"
     lake.write_bytes(f"{folder}/tokenizer.model", model)
-    fates = dict.fromkeys(FATES_IN_ORDER, 0) | {"read": len(texts), "kept": len(texts)}
     fields: dict[str, Any] = {
         "name": name,
         "version": version,
+        "build_id": f"{version:016x}",
         "status": "promoted",
+        "parent": parent.hash if parent else "",
         "recipe": {"name": name, "dedup": {"threshold": 0.7}},
-        "shards": shards,
+        "shards": (parent.manifest.shards if parent else ()) + shards,
         "inputs": (
             Input(
                 source="poems", uri="poems.txt", num_bytes=9, fingerprint="ab" * 16, version=version
@@ -275,7 +280,9 @@ def publish_corpus(
             "checksum": hashlib.sha256(model).hexdigest(),
             "vocab_size": 4096,
         },
-        "funnel": {"poetry": fates},
+        "funnel": {
+            "poetry": dict.fromkeys(FATES_IN_ORDER, 0) | {"read": len(texts), "kept": len(texts)}
+        },
         "summary": {"text_bytes": 11},
     }
     return Snapshot(lake, commit_snapshot(lake, Manifest(**(fields | changes))))
