@@ -31,7 +31,7 @@ STOP_WORDS: dict[str, tuple[str, ...]] = {
         "es": "el los que del las por una con",
         "et": "ja ei ning kui mis oma oli et ka tema v\u00f5i",
         "eu": "eta ez du da dira edo bat dute den ere",
-        "fi": "ja ei se ett\u00e4 oli ovat tai h\u00e4n",
+        "fi": "ja ei se ett\u00e4 oli ovat tai h\u00e4n kun niin sen",
         "fr": "le les des et est que une pour",
         "ga": "an na agus ar ag le bh\u00ed sa",
         "hr": "je se na su koji kao od nije",

@@ -115,7 +115,8 @@ def _token(mark: str, rest: str) -> re.Pattern[str]:
 
 _SECRETS = {
     "-----BEGIN": re.compile(
-        r"-----BEGIN (?P<type>[A-Z ]{0,30}PRIVATE KEY)-----[A-Za-z0-9+/=\s:,-]{1,20000}-----END (?P=type)-----"
+        r"-----BEGIN (?P<type>[A-Z ]{0,30}PRIVATE KEY)-----"
+        r"(?:[A-Za-z0-9+/=\s:,]|-(?!----)){1,20000}-----END (?P=type)-----"
     ),
     "AKIA": _token("AKIA", r"[0-9A-Z]{16}"),  # AWS
     "ASIA": _token("ASIA", r"[0-9A-Z]{16}"),
@@ -138,7 +139,9 @@ _SECRETS_WITH_UNDERSCORE = {
 }
 """The same, for texts with an underscore: most have none."""
 
-_VALUE = r"(?=[ \t]{0,4}[\"']?(?P<value>[A-Za-z0-9_/+=.!@#$%^&*~-]{8,128}))"
+_VALUE = (
+    r"(?=[ \t]{0,4}[\"']?(?P<value>[A-Za-z0-9_/+.!@#$%^&*~-][A-Za-z0-9_/+=.!@#$%^&*~-]{7,127}))"
+)
 _ASSIGNMENTS = (re.compile(rf"[=:]{_VALUE}"), re.compile(rf" is {_VALUE}"))
 _ASSIGNED_NAME = re.compile(
     r"(?:passw(?:or)?d|passphrase|pwd|secret|token|api[ _-]?key|access[ _-]?key)[\w-]{0,20}[\"']?[ \t]{0,4}\Z",
@@ -176,12 +179,18 @@ _PHONE = re.compile(
 )
 _PHONE_EXTENSION = re.compile(r"\s?(?:x|ext\.?)\s?[0-9]{1,5}\b")
 _PHONE_FORM = re.compile(
-    r"\+\d[\d ().-]{7,20}"  # international
+    r"\+[1-9][\d ().-]{7,20}"  # international
     r"|(?:1[ .-])?\(?[2-9]\d\d\)?[ .-][2-9]\d\d[.-]\d{4}"  # North America
-    r"|0\d{1,4}([ .-])\d{2,4}(?:\1\d{2,4}){1,4}"  # national, with a trunk prefix
+    r"|0[1-9]\d{0,3}([ .-])\d{2,4}(?:\1\d{2,4}){1,4}"  # national, with a trunk prefix
+)
+_NO_PHONE = re.compile(
+    r"\+?\d+\.\d+"  # decimal fraction
+    r"|\d{1,3}(?:[ .]\d{3})+"  # 12 000 000
+    r"|(?:19|20)\d\d\D{1,3}(?:19|20)\d\d"  # years
+    r"|\d{4}[-/. ]\d{1,2}[-/. ]\d{1,2}|\d{1,2}[-/. ]\d{1,2}[-/. ]\d{4}"  # dates
 )
 _WORD_BEFORE_PHONE = re.compile(
-    r"phone|\btel\b|\bcell|mobile|\bcall(?:ed|ing)?\b|\bfax\b|whatsapp|\bsms\b|\btext me|reach (?:me|us)|\bdial",
+    r"phone|\btel\b|\bcell:|mobile|\bcall\b|\bfax\b|whatsapp|\bsms\b|\btext me|reach (?:me|us)|\bdial\b",
     re.IGNORECASE,
 )
 _WORD_AFTER_PHONE = re.compile(r"[ ,-]{0,2}(?:fax|office|mobile|cell|home)\b", re.IGNORECASE)
@@ -294,6 +303,8 @@ def _find_phones(text: str) -> Spans:
 def _is_phone(text: str, start: int, end: int) -> bool:
     """A form that only phone numbers have, or any plausible one beside a word about phones."""
     number = text[start:end]
+    if number.count("(") != number.count(")") or _NO_PHONE.fullmatch(number):
+        return False
     if sum(map(str.isdigit, number)) >= 9 and _PHONE_FORM.fullmatch(number):
         return True
     if _WORD_AFTER_PHONE.match(text, end):

@@ -7,8 +7,15 @@ name is its field's name: `min_x` drops a document whose x is smaller, `max_x` o
     Gopher    Rae et al. 2021, arXiv:2112.11446, appendix A.1.1 (quality) and table A1 (repetition)
     C4        Raffel et al. 2020, arXiv:1910.10683, section 2.2
     FineWeb   Penedo et al. 2024, arXiv:2406.17557, section 3.6
-    Codex     Chen et al. 2021, arXiv:2107.03374, section 3.1; numbers from StarCoder, arXiv:2305.06161, section 3
-    own       ours; thresholds lie outside of what clean text of the domain shows (tests/pipeline/test_filters.py)
+    Codex     Chen et al. 2021, arXiv:2107.03374, section 3.1 (length of lines)
+    BigCode   bigcode-dataset, preprocessing/README.md, filter "basic" (alphanumeric characters)
+    own       ours, set outside of what clean text of the domain shows
+
+Measured on plays, poems (English, Finnish), novels, PLOS articles, the World Factbook, scikit-learn's source, IRC and
+dialogues in some 20 languages, declarations of human rights in 27, 23 MB in all, cut at line ends into documents of
+200, 500 and 2,000 characters and whole: each profile keeps 99.1 % or more of its own domain at every size. Of those of
+2,000 characters `web` would drop 88 % of the code, 75 % of the verse (97 % of Finnish short lines, 4 % of English long
+ones), 68 % of the dialogues, 56 % of the Factbook, 8 % of the science and 7 % of the plays. tests/pipeline/test_filters.py holds the same on the texts that ship with the quick-start recipe.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -26,11 +33,11 @@ class Profile:
     max_words: float | None = None
     """The same (Gopher: 100,000)."""
     max_broken_chars: float | None = 0.01
-    """Share of characters that are U+FFFD, controls or unassigned (own)."""
+    """Share of characters that are U+FFFD, controls or private use (own)."""
     max_lorem_ipsum: float | None = None
     """Occurrences of "lorem ipsum" (C4: 0)."""
     min_alphanumeric_chars: float | None = None
-    """Share of characters other than white space that are letters, marks or digits (Codex; StarCoder: 0.25)."""
+    """Share of characters other than white space that are letters, marks or digits (BigCode: 0.25, of all)."""
     min_mean_word_length: float | None = None
     """Characters a word (Gopher: 3)."""
     max_mean_word_length: float | None = None
@@ -170,7 +177,7 @@ PROFILES: dict[str, Profile] = {
         min_words=5,
         min_alphanumeric_chars=0.4,
         max_mean_word_length=25,
-        max_duplicate_10gram_chars=0.8,
+        max_duplicate_10gram_chars=0.9,
     ),
     "encyclopedic": Profile(
         min_words=15,

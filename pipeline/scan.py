@@ -50,7 +50,6 @@ SPACELESS_WORD_CHARS = 2
 TOKEN = re.compile(rf"[{SPACELESS_CLASS}]|[^\W{SPACELESS_CLASS}]+")
 """A word for comparing texts: a run of letters and digits, or one character of a script without spaces."""
 
-_SPACELESS_UNIT = re.compile(rf"[{SPACELESS_CLASS}]|[^\s{SPACELESS_CLASS}]+")
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 _LETTER = re.compile(r"[^\W\d_]")
 _PARAGRAPH_BREAK = re.compile(r"\n\s*\n")
@@ -75,9 +74,9 @@ class CharacterCounts(NamedTuple):
     """White space, newlines included."""
     punctuation: int
     symbols: int
-    """Mathematical and currency signs, arrows, emoji."""
+    """Mathematical and currency signs, arrows, emoji, and what this Python's Unicode does not know yet."""
     broken: int
-    """U+FFFD, control characters, private use, unassigned: traces of a bad conversion."""
+    """U+FFFD, control characters, surrogates, private use: traces of a bad conversion."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +124,12 @@ class Scan:
     def num_words(self) -> int:
         """Words with a letter or digit in them (Gopher's "non-symbol words").
 
-        Where words have no spaces, SPACELESS_WORD_CHARS characters count as one.
+        Where words have no spaces, SPACELESS_WORD_CHARS of their letters count as one, and five other letters or digits.
         """
         if self.is_spaceless:
-            rest = re.sub(f"[{SPACELESS_CLASS}]+", " ", self.text).split()
-            return self.characters.spaceless // SPACELESS_WORD_CHARS + len(rest)
+            counts = self.characters
+            others = counts.latin + counts.letters + counts.digits
+            return counts.spaceless // SPACELESS_WORD_CHARS + others // 5
         has_any = _LETTER_OR_DIGIT.search
         return sum(n for word, n in self.word_counts.items() if word.isalnum() or has_any(word))
 
@@ -143,11 +143,6 @@ class Scan:
         """Words with a letter in them."""
         has_letter = _LETTER.search
         return sum(n for word, n in self.word_counts.items() if word.isalpha() or has_letter(word))
-
-    @cached_property
-    def num_sentences(self) -> int:
-        """Sentences: ends of sentences inside lines, and each line's last one."""
-        return sum(count_sentences(line) for line in self.lines)
 
     @cached_property
     def duplicate_lines(self) -> tuple[float, float]:
@@ -176,7 +171,7 @@ class Scan:
     def _ngrams(self) -> "NgramScan":
         if not self.is_spaceless:
             return NgramScan(self.words)
-        return NgramScan(_SPACELESS_UNIT.findall(self.text), SPACELESS_WORD_CHARS)
+        return NgramScan(list("".join(self.words)), SPACELESS_WORD_CHARS)
 
 
 def scan(text: str) -> Scan:
@@ -298,19 +293,16 @@ def _character_classes() -> npt.NDArray[np.uint8]:
         "P": kind.punctuation,
         "S": kind.symbols,
         "C": kind.broken,
+        "Cf": kind.marks,  # joiners, direction marks, soft hyphens: part of good text
+        "Cn": kind.symbols,
     }
     last = SPACELESS_RANGES[-1][1]
-    table = np.fromiter(
-        (by_category[unicodedata.category(chr(code))[0]] for code in range(last + 2)),
-        np.uint8,
-        last + 2,
-    )
+    categories = map(unicodedata.category, map(chr, range(last + 2)))
+    table = np.array([by_category.get(name, by_category[name[0]]) for name in categories], np.uint8)
     table[:0x250][table[:0x250] == kind.letters] = kind.latin
     for first, final in SPACELESS_RANGES:
         block = table[first : final + 1]
         block[(block == kind.letters) | (block == kind.marks)] = kind.spaceless
     table[[ord(c) for c in "\t\n\v\f\r\x85"]] = kind.spaces
-    # Zero-width joiners and direction marks belong to good text in many scripts.
-    table[[0x200B, 0x200C, 0x200D, 0x200E, 0x200F, 0xFEFF]] = kind.marks
     table[0xFFFD] = kind.broken
     return table
