@@ -111,7 +111,7 @@ def make_arguments(text: str = "plain words", domains: int = 1) -> Row:
         "name": text, "snapshot": "corpus@2", "config": {"preset": text, "lr": 0.001},
         "metrics": [{"step": i, "loss": 5 - i, "lr": 0.1, "tokens": 8 * i, "tokens_per_s": 9.5} for i in range(3)],
         "evaluations": [
-            {"step": step, "bits_per_byte": 2.0, "domains": dict.fromkeys(names, figures)} for step in (0, 2)
+            {"step": step, **figures, "domains": dict.fromkeys(names, figures)} for step in (0, 2)
         ],
         "samples": [{"step": 2, "prompt": text, "text": text + text}],
     }  # fmt: skip
