@@ -19,7 +19,10 @@ import zstandard
 from pipeline.raw import Problem, ReadLimits
 
 CHUNK_BYTES = 1 << 20
-"""Bytes asked of a file, and of a decompressor, at a time."""
+"""Bytes asked of a plain file, and of a decompressor, at a time."""
+
+_FEED_BYTES = 64 << 10
+"""Compressed bytes at a time: what lies behind a finished member is copied, so tiny members cost feed x members."""
 
 _RATIO_FREE_BYTES = 64 << 20
 """A file may always decompress to this much, whatever its ratio."""
@@ -48,18 +51,18 @@ def compression_of(head: bytes) -> str:
 
 
 def open_regular(path: Path) -> IO[bytes]:
-    """Open a regular file for reading without ever blocking. Raises OSError, also if it is anything else."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    """Open a regular file for reading without ever blocking. Raises OSError if it is anything else, also a link."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError("expected a regular file, got a directory, pipe, socket or device")
     return os.fdopen(descriptor, "rb", buffering=0)
 
 
-def read_chunks(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield a file's bytes, as many as it had when it was opened: one that keeps growing ends all the same."""
+def read_chunks(file: IO[bytes], chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+    """Yield a file's bytes, as many as it had at the start: one that keeps growing ends all the same."""
     left = os.fstat(file.fileno()).st_size - file.tell()
-    while left > 0 and (chunk := file.read(min(CHUNK_BYTES, left))):
+    while left > 0 and (chunk := file.read(min(chunk_bytes, left))):
         left -= len(chunk)
         yield chunk
 
@@ -81,17 +84,18 @@ def decompress(
 
     def counted() -> Iterator[bytes]:
         nonlocal consumed
-        for chunk in read_chunks(file):
+        for chunk in read_chunks(file, _FEED_BYTES):
             consumed += len(chunk)
             yield chunk
 
-    decoders = {"gz": _gunzip, "zst": _unzstd, "bz2": _unbz2, "xz": _unxz}
-    decode = decoders[compression]
-    pieces = (
-        _gunzip(counted(), limits, resume=True)
-        if resume and compression == "gz"
-        else decode(counted(), limits)
-    )
+    if compression == "gz":
+        pieces = _gunzip(counted(), resume=resume)
+    elif compression == "bz2":
+        pieces = _unbz2(counted())
+    elif compression == "zst":
+        pieces = _unzstd(counted(), limits.max_window_bytes)
+    else:
+        pieces = _unxz(counted(), limits.max_window_bytes)
     for piece in pieces:
         yield piece
         if isinstance(piece, bytes):
@@ -112,6 +116,12 @@ def _truncated(kind: str) -> Problem:
 
 
 def _corrupt(kind: str, error: Exception) -> Problem:
+    if "memory" in str(error).lower():
+        return Problem(
+            "window_too_large",
+            f"expected a {kind} stream that needs at most read.max_window_bytes of memory, got one that needs more "
+            f"({error}); raise it to take the file",
+        )
     return Problem("corrupt_archive", f"expected {kind} data, got damaged bytes ({error})")
 
 
@@ -123,75 +133,80 @@ def _garbage(kind: str, rest: bytes) -> Problem:
     )
 
 
-def _gunzip(
-    chunks: Iterator[bytes], limits: ReadLimits, *, resume: bool = False
-) -> Iterator[bytes | Problem]:
+def _gunzip(chunks: Iterator[bytes], *, resume: bool) -> Iterator[bytes | Problem]:
     decoder = zlib.decompressobj(31)
     data = b""
-    inside = False  # a member has begun
+    is_inside = False  # a member has begun
+    is_told = False  # that here is damage: said once until a member can be read again
     for chunk in chunks:
         data += chunk
         while data:
-            if not inside:
-                data = data.lstrip(b"\0")  # padding, as gzip itself accepts
-                if len(data) < 3:
+            if not is_inside:
+                data = data.lstrip(b"\0")  # padding, which gzip itself accepts
+                if len(data) < len(_MEMBER):
                     break
-                if not data.startswith(b"\x1f\x8b\x08"):
-                    yield _garbage("gzip", data)
+                if not data.startswith(_MEMBER):
+                    if not is_told:
+                        yield _garbage("gzip", data)
+                        is_told = True
                     if not resume:
                         return
                     data = _from_next_member(data)
                     continue
-                decoder, inside = zlib.decompressobj(31), True
+                decoder, is_inside = zlib.decompressobj(31), True
             try:
                 piece = decoder.decompress(data, CHUNK_BYTES)
             except zlib.error as error:
-                yield _corrupt("gzip", error)
+                if not is_told:
+                    yield _corrupt("gzip", error)
+                    is_told = True
                 if not resume:
                     return
-                # The member began before `data` or at it: its own first byte is not looked at again.
-                data, inside = _from_next_member(data[1:]), False
+                # The mark of the damaged member itself may still be the first bytes.
+                data, is_inside = _from_next_member(data[1:]), False
                 continue
             if piece:
                 yield piece
+                is_told = False
             if decoder.eof:
-                data, inside = decoder.unused_data, False
+                data, is_inside = decoder.unused_data, False
             else:
                 data = decoder.unconsumed_tail
-    if inside:
+    if is_inside and not is_told:
         yield _truncated("gzip")
-    elif data.lstrip(b"\0"):
+    elif data.strip(b"\0") and not is_told:
         yield _garbage("gzip", data)
+
+
+_MEMBER = b"\x1f\x8b\x08"
+"""How a gzip member begins: magic and the only compression method there is (RFC 1952)."""
 
 
 def _from_next_member(data: bytes) -> bytes:
     """The rest of `data` from where a gzip member may begin; its last bytes if the mark may be cut in two."""
-    at = data.find(b"\x1f\x8b\x08")
+    at = data.find(_MEMBER)
     if at >= 0:
         return data[at:]
-    for tail in (b"\x1f\x8b", b"\x1f"):
-        if data.endswith(tail):
-            return tail
-    return b""
+    return next((_MEMBER[:size] for size in (2, 1) if data.endswith(_MEMBER[:size])), b"")
 
 
-def _unzstd(chunks: Iterator[bytes], limits: ReadLimits) -> Iterator[bytes | Problem]:
-    context = zstandard.ZstdDecompressor(max_window_size=limits.max_window_bytes)
+def _unzstd(chunks: Iterator[bytes], window_bytes: int) -> Iterator[bytes | Problem]:
+    context = zstandard.ZstdDecompressor(max_window_size=window_bytes)
     decoder = context.decompressobj()
-    inside = False
+    is_inside = False
     rest = b""  # fewer bytes than a frame's mark, at the end of a chunk
     for chunk in chunks:
         view = memoryview(rest + chunk if rest else chunk)
         rest = b""
         while len(view):
-            if not inside:
+            if not is_inside:
                 if len(view) < 4:
                     rest = bytes(view)
                     break
                 if compression_of(bytes(view[:6])) != "zst":
                     yield _garbage("zstd", bytes(view[:8]))
                     return
-                decoder, inside = context.decompressobj(), True
+                decoder, is_inside = context.decompressobj(), True
             part = view[:_ZSTD_FEED_BYTES]
             try:
                 piece = decoder.decompress(part)
@@ -201,27 +216,27 @@ def _unzstd(chunks: Iterator[bytes], limits: ReadLimits) -> Iterator[bytes | Pro
             if piece:
                 yield piece
             if decoder.eof:
-                inside = False
+                is_inside = False
                 view = view[len(part) - len(decoder.unused_data) :]
             else:
                 view = view[len(part) :]
-    if inside:
+    if is_inside:
         yield _truncated("zstd")
     elif rest:
         yield _garbage("zstd", rest)
 
 
-def _unbz2(chunks: Iterator[bytes], limits: ReadLimits) -> Iterator[bytes | Problem]:
+def _unbz2(chunks: Iterator[bytes]) -> Iterator[bytes | Problem]:
     decoder = bz2.BZ2Decompressor()
-    inside = False
+    is_inside = False
     for chunk in chunks:
         data = chunk
-        while data or (inside and not decoder.needs_input):
-            if not inside:
+        while data or (is_inside and not decoder.needs_input):
+            if not is_inside:
                 if not b"BZh".startswith(data[:3]):
                     yield _garbage("bzip2", data)
                     return
-                decoder, inside = bz2.BZ2Decompressor(), True
+                decoder, is_inside = bz2.BZ2Decompressor(), True
             try:
                 piece = decoder.decompress(data, CHUNK_BYTES)
             except (OSError, ValueError) as error:
@@ -231,12 +246,12 @@ def _unbz2(chunks: Iterator[bytes], limits: ReadLimits) -> Iterator[bytes | Prob
                 yield piece
             data = b""
             if decoder.eof:
-                data, inside = decoder.unused_data, False
-    if inside:
+                data, is_inside = decoder.unused_data, False
+    if is_inside:
         yield _truncated("bzip2")
 
 
-def _unxz(chunks: Iterator[bytes], limits: ReadLimits) -> Iterator[bytes | Problem]:
+def _unxz(chunks: Iterator[bytes], window_bytes: int) -> Iterator[bytes | Problem]:
     decoder: lzma.LZMADecompressor | None = None
     for chunk in chunks:
         data = chunk
@@ -248,7 +263,7 @@ def _unxz(chunks: Iterator[bytes], limits: ReadLimits) -> Iterator[bytes | Probl
                 if not _MAGIC["xz"].startswith(data[:6]):
                     yield _garbage("xz", data)
                     return
-                decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limits.max_window_bytes)
+                decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=window_bytes)
             try:
                 piece = decoder.decompress(data, CHUNK_BYTES)
             except lzma.LZMAError as error:

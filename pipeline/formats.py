@@ -1,6 +1,5 @@
-"""Records out of UTF-8 text: whole texts, JSON lines, CSV. Each function is bytes or lines in, `Row`s out."""
+"""Records out of UTF-8 text: whole texts and JSON lines. Each function takes bytes or lines and gives `Row`s."""
 
-import csv
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -103,14 +102,26 @@ def binary_problem(data: bytes) -> Problem | None:
 _CONTROLS = bytes(i for i in range(32) if i not in (9, 10, 11, 12, 13, 27))
 
 
-def read_jsonl(lines: Lines, uri: str, source: SourceConfig, limits: ReadLimits) -> Iterator[Row]:
+def read_jsonl(lines: Lines, uri: str, source: SourceConfig) -> Iterator[Row]:
     """Yield a document a line; blank lines are none. Of a key that occurs twice the meaning is unknown: refused."""
+    is_first = True
     for number, line in lines:
         where = f"{uri}:{number}"
         if isinstance(line, Problem):
             yield line.row(where)
-        elif line and not line.isspace():
-            yield _json_row(line, where, source)
+            continue
+        if not line or line.isspace():
+            continue
+        if is_first and line.strip() in (b"[", b"{", b"[{"):
+            yield bad_row(
+                uri,
+                "not_json_lines",
+                "expected one JSON object a line, got JSON spread over lines; `jq -c '.[]'` or `jq -c .` rewrites it",
+                line,
+            )
+            return
+        is_first = False
+        yield _json_row(line, where, source)
 
 
 def _json_row(line: bytes, where: str, source: SourceConfig) -> Row:
@@ -223,137 +234,3 @@ def _json_type(value: Any) -> str:
         dict: "an object",
     }
     return names.get(type(value), type(value).__name__)
-
-
-_RECOVERIES = 100
-"""Open quotes in one CSV file after which the lines they swallowed are no longer read again."""
-
-
-class _CsvLines:
-    """Lines for csv.reader as strings with their ends; those of the current record can be taken back."""
-
-    def __init__(self, lines: Lines, max_bytes: int) -> None:
-        self._lines = lines
-        self._again: list[tuple[int, bytes]] = []
-        self._max_bytes = max_bytes
-        self.taken: list[tuple[int, bytes]] = []
-        self.num_bytes = 0
-        self._problem: tuple[int, Problem] | None = None
-
-    def __iter__(self) -> "_CsvLines":
-        return self
-
-    def __next__(self) -> str:
-        if self.num_bytes > self._max_bytes:
-            raise StopIteration
-        if self._again:
-            number, line = self._again.pop()
-        else:
-            number, item = next(self._lines)
-            if isinstance(item, Problem):
-                self._problem = number, item
-                raise StopIteration
-            line = item
-        self.taken.append((number, line))
-        self.num_bytes += len(line) + 1
-        # Bytes that are not UTF-8 become lone surrogates, which are refused in the row they end in.
-        return line.decode("utf-8", "surrogateescape") + "\n"
-
-    def start(self) -> None:
-        """A new record begins."""
-        self.taken = []
-        self.num_bytes = 0
-
-    def take_problem(self) -> tuple[int, Problem] | None:
-        """The problem that ended the current record, with its line, once."""
-        problem, self._problem = self._problem, None
-        return problem
-
-    def give_back(self) -> None:
-        """All lines of the current record but its first will come again."""
-        self._again.extend(reversed(self.taken[1:]))
-
-
-def read_csv(lines: Lines, uri: str, source: SourceConfig, limits: ReadLimits) -> Iterator[Row]:
-    """Yield a document a record (RFC 4180); the first record names the columns.
-
-    An open quote swallows what follows it: then the record's first line is bad and reading goes on with the next one.
-    """
-    csv.field_size_limit(limits.max_document_bytes)
-    feed = _CsvLines(lines, limits.max_document_bytes)
-    columns: list[str] | None = None
-    delimiter = ","
-    recoveries = 0
-    while True:
-        feed.start()
-        failure: str | None = None
-        record: list[str] | None = None
-        try:
-            record = next(csv.reader(feed, delimiter=delimiter, strict=True))
-        except StopIteration:
-            pass
-        except csv.Error as error:
-            failure = str(error)
-        if (stopped := feed.take_problem()) is not None:
-            number, problem = stopped
-            if feed.taken:
-                first = feed.taken[0]
-                yield bad_row(
-                    f"{uri}:{first[0]}",
-                    "bad_csv",
-                    "expected the end of a quoted field, got none",
-                    first[1],
-                )
-            yield problem.row(f"{uri}:{number}")
-            continue
-        if not feed.taken:
-            return
-        first, line = feed.taken[0]
-        where = f"{uri}:{first}"
-        if failure is not None or record is None:
-            yield bad_row(
-                where, "bad_csv", f"expected a CSV record, got: {failure or 'nothing'}", line
-            )
-            recoveries += 1
-            if len(feed.taken) > 1 and recoveries <= _RECOVERIES:
-                feed.give_back()
-            continue
-        if not record:
-            continue
-        if columns is None:
-            delimiter = _delimiter(line, source.text_field)
-            columns = next(csv.reader([line.decode("utf-8", "replace")], delimiter=delimiter))
-            columns = [name.strip() for name in columns]
-            if source.text_field not in columns:
-                names = ", ".join(name[:40] for name in columns[:8])
-                yield bad_row(
-                    where,
-                    "missing_text",
-                    f"expected a first line that names a column {source.text_field!r}, got: {names}; name the column "
-                    "in the source's `text_field`",
-                    line,
-                )
-                return
-            continue
-        if len(record) != len(columns):
-            yield bad_row(
-                where,
-                "wrong_columns",
-                f"expected {len(columns)} fields, got {len(record)}",
-                delimiter.join(record),
-            )
-            continue
-        fields = dict(zip(columns, record, strict=True))
-        if has_surrogates(fields[source.text_field]):
-            yield bad_row(where, "invalid_utf8", "expected UTF-8, got other bytes", line)
-            continue
-        yield row_from_fields(fields, where, source)
-
-
-def _delimiter(header: bytes, text_field: str) -> str:
-    text = header.decode("utf-8", "replace")
-    for delimiter in ",\t;|":
-        names = [name.strip().strip('"') for name in text.split(delimiter)]
-        if text_field in names and (len(names) > 1 or delimiter == ","):
-            return delimiter
-    return ","

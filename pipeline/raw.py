@@ -5,11 +5,12 @@ A reader is a generator of `Row`. It never raises for what a file holds: a recor
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import pyarrow as pa
 
+from pipeline.extract import ExtractConfig
 from pipeline.stage import RAW
 from storage.errors import ConfigError
 
@@ -31,19 +32,17 @@ class ReadLimits:
 
     max_document_bytes: int = 16 << 20
     """Bytes of one document, of its line or of its record, decompressed. The longest books are about 10 MB."""
-    max_html_bytes: int = 5 << 20
-    """Bytes of one HTML page; Common Crawl cuts pages at 5 MiB too. A parsed page takes some 25 times as much memory."""
-    max_html_depth: int = 2000
-    """Elements open at once in one HTML page (browsers stop at 512); the parser's time grows with depth x length."""
     max_ratio: float = 500.0
     """Decompressed bytes for each compressed one, over a whole file. Real text reaches 100, a bomb 1,000 and more."""
     max_window_bytes: int = 128 << 20
     """Memory that a zstd or xz stream may ask for to be decompressed; zstd's and xz's own tools allow as much."""
     max_bad_records: int = 1000
-    """Bad records at the start of a file, without a good one, after which the rest of the file is given up."""
+    """Bad lines at the start of a JSONL or CSV file, without a good one, after which the rest of it is given up."""
+    html: ExtractConfig = field(default_factory=ExtractConfig)
+    """How text is taken out of HTML pages."""
 
     def __post_init__(self) -> None:
-        for name in ("max_document_bytes", "max_html_bytes", "max_html_depth", "max_bad_records"):
+        for name in ("max_document_bytes", "max_bad_records"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"read.{name}: expected at least 1, got {getattr(self, name)}")
         if self.max_document_bytes > 1 << 30:

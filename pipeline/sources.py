@@ -164,18 +164,16 @@ def find_inputs(source: SourceConfig, root: Path) -> list[FoundInput]:
     start = root / source.path
     kind = _kind(start)
     if kind == "directory":
-        found = list(_walk(start.resolve(), source, show=start))
-    elif kind != "missing":
-        return [_found(start, source, root, follow=True)]
+        base, paths = start, list(_walk(start, source))
+    elif kind == "missing":
+        base, paths = _match(source.path, root)
     else:
-        found = list(_match(source.path, root, source))
-    inputs = sorted(
-        (_found(path, source, root, base=base) for path, base in found),
-        key=lambda f: (f.uri, str(f.path)),
-    )
+        # Named in full, so a link is followed wherever it leads.
+        return [_found(start, source, root, None)]
+    inputs = [_found(path, source, root, base.resolve()) for path in paths]
     if not inputs:
         raise InputError(_nothing_found(source, root, kind))
-    return inputs
+    return sorted(inputs, key=lambda found: (found.uri, os.fsencode(found.path)))
 
 
 def fingerprint(path: Path) -> str:
@@ -253,16 +251,16 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         return sorted(entries, key=lambda entry: os.fsencode(entry.name))
 
 
-def _walk(folder: Path, source: SourceConfig, show: Path) -> Iterator[tuple[Path, Path]]:
-    """Files below a folder that belong to the source, each with the folder that it must lie in."""
-    todo = [show]
-    base = folder
+def _walk(folder: Path, source: SourceConfig) -> Iterator[Path]:
+    """What lies below a folder and belongs to the source, at any depth."""
+    base = folder.resolve()
+    todo = [folder]
     while todo:
         here = todo.pop()
         try:
             entries = _entries(here)
         except OSError:
-            yield here, base  # unreadable: reported
+            yield here  # cannot be listed: reported
             continue
         below = []
         for entry in entries:
@@ -273,30 +271,24 @@ def _walk(folder: Path, source: SourceConfig, show: Path) -> Iterator[tuple[Path
                 if source.reader != "code" or entry.name not in _NOT_SOURCES:
                     below.append(path)
             elif entry.is_symlink() and _kind(path) == "directory":
-                # Inside the tree its files are found under their own names.
+                # What it leads to inside the tree is found under its own name.
                 if not _lies_in(path, base):
-                    yield path, base
+                    yield path
             elif (
                 source.reader == "auto" or inner_ending(entry.name) in READER_ENDINGS[source.reader]
             ):
-                yield path, base
+                yield path
         todo.extend(reversed(below))
 
 
-def _match(pattern: str, root: Path, source: SourceConfig) -> Iterator[tuple[Path, Path]]:
-    """Paths that match a glob, each with the folder that it must lie in: the part before the first wildcard."""
+def _match(pattern: str, root: Path) -> tuple[Path, list[Path]]:
+    """Give (folder before the first wildcard, paths that match the glob)."""
     parts = Path(pattern).parts
     first = next((i for i, part in enumerate(parts) if _is_pattern(part)), len(parts))
-    if first == len(parts):
-        return
     base = root.joinpath(*parts[:first])
-    if _kind(base) != "directory":
-        return
-    seen: set[Path] = set()
-    for path in _match_parts(base, parts[first:]):
-        if path not in seen:
-            seen.add(path)
-            yield path, base.resolve()
+    if first == len(parts) or _kind(base) != "directory":
+        return base, []
+    return base, list(dict.fromkeys(_match_parts(base, parts[first:])))
 
 
 def _match_parts(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
@@ -344,35 +336,23 @@ _PROBLEMS = {
 }
 
 
-def _found(
-    path: Path, source: SourceConfig, root: Path, *, base: Path | None = None, follow: bool = False
-) -> FoundInput:
+def _found(path: Path, source: SourceConfig, root: Path, base: Path | None) -> FoundInput:
+    """Describe a path that matched; `base` is the folder that links must not lead out of, None if they may."""
     kind = _kind(path)
+    is_link = path.is_symlink()
     problem = "" if kind == "file" else kind
-    if (
-        not follow
-        and base is not None
-        and path.is_symlink()
-        and kind in ("file", "directory")
-        and not _lies_in(path, base)
-    ):
-        problem = "outside_tree"
-    num_bytes = 0
-    if not problem:
-        num_bytes = path.stat().st_size
-        if not os.access(path, os.R_OK):
-            problem = "unreadable"
-    if (
-        kind == "directory"
-        and not problem.startswith("outside")
-        and not os.access(path, os.R_OK | os.X_OK)
-    ):
+    if kind == "directory" and not is_link and not os.access(path, os.R_OK | os.X_OK):
         problem = "unreadable"
+    if kind == "file" and not os.access(path, os.R_OK):
+        problem = "unreadable"
+    if is_link and base is not None and kind not in ("dangling_link", "symlink_loop"):
+        problem = problem if _lies_in(path, base) else "outside_tree"
     return FoundInput(
         source=source.name,
         uri=_uri(path, root),
-        path=path,
-        num_bytes=num_bytes,
+        # Links are not followed again when the file is opened: what was checked is what is read.
+        path=path.resolve() if is_link and not problem else path,
+        num_bytes=0 if problem else path.stat().st_size,
         problem=problem,
         detail=_PROBLEMS.get(problem, ""),
     )

@@ -1,183 +1,219 @@
 """Documents out of Parquet and Arrow files: columns instead of lines, and nothing in them is believed unchecked.
 
-pyarrow checks neither UTF-8 nor offsets when it reads, and a dictionary can make a small file a large table; so each
-batch is validated before a value is touched, and text columns stay dictionary-encoded until rows are made of them.
+pyarrow checks neither UTF-8 nor offsets when it reads, so each column is validated before a value is touched. A
+dictionary can make a small file a huge table, so text stays dictionary-encoded until a row is made of it.
 """
 
 from collections.abc import Iterator
 from typing import IO, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.formats import row_from_fields
-from pipeline.raw import BATCH_BYTES, Problem, ReadLimits, Row, bad_row
+from pipeline.raw import BATCH_BYTES, BATCH_ROWS, ReadLimits, Row, bad_row
 from pipeline.sources import SourceConfig
 
-_ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, NotImplementedError, MemoryError)
+_ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, IndexError, MemoryError, OverflowError)
 """What pyarrow raises for a damaged file."""
 
-_MAX_METADATA_BYTES = 16 << 20
-"""Strings and lists in a Parquet footer beyond this are refused (pyarrow's own default is six times as much)."""
+_MAX_METADATA_BYTES = 64 << 20
+"""Bytes of a Parquet footer beyond which it is refused; its strings and lists may not be longer either."""
+
+_RATIO_FREE_CHARACTERS = 64 << 20
+"""A table may always hold this much text, whatever its ratio to the file's size."""
 
 
 def read_parquet(
     file: IO[bytes], uri: str, source: SourceConfig, limits: ReadLimits
 ) -> Iterator[Row]:
-    """Yield a document a row, uri `file#row` from 0. Memory: one page of the text column and 16 MiB of its values."""
-    row_number = 0
-    produced = 0
-    num_bytes = file.seek(0, 2)
-    file.seek(0)
-    try:
-        with pq.ParquetFile(
-            pa.PythonFile(file, mode="r"),
-            read_dictionary=[source.text_field],
-            thrift_string_size_limit=_MAX_METADATA_BYTES,
-            thrift_container_size_limit=_MAX_METADATA_BYTES // 16,
-        ) as parquet:
-            names = parquet.schema_arrow.names
-            if problem := _missing_column(names, source):
-                yield problem.row(uri)
-                return
-            metadata = parquet.metadata
-            mean = 1
-            for i in range(metadata.num_row_groups):
-                group = metadata.row_group(i)
-                mean = max(mean, group.total_byte_size // max(1, group.num_rows))
-            rows = max(1, min(8192, BATCH_BYTES // mean))
-            for batch in parquet.iter_batches(batch_size=rows, columns=_columns(names, source)):
-                for row in _rows(batch, uri, row_number, source, limits):
-                    yield row
-                    produced += len(row.text or "")
-                    if produced > limits.max_ratio * max(num_bytes, 1 << 17):
-                        yield bad_row(
-                            f"{uri}#{row_number}",
-                            "bomb",
-                            f"expected at most {limits.max_ratio:g} times the file's size, got more; if the file is "
-                            "sound, raise read.max_ratio",
-                        )
-                        return
-                row_number += batch.num_rows
-    except _ERRORS as error:
-        yield bad_row(
-            f"{uri}#{row_number}",
-            "corrupt_table",
-            f"expected a Parquet file, got: {_first_line(error)}",
-        )
+    """Yield a document a row, uri `file#row` from 0. Memory: some pages of the columns that are read."""
+    return _guarded(_parquet_batches(file, source), "a Parquet", file, uri, source, limits)
 
 
 def read_arrow(
     file: IO[bytes], uri: str, source: SourceConfig, limits: ReadLimits
 ) -> Iterator[Row]:
     """Yield a document a row of an Arrow IPC file or stream, uri `file#row` from 0. Memory: one record batch."""
-    row_number = 0
-    produced = 0
-    num_bytes = file.seek(0, 2)
+    return _guarded(_arrow_batches(file, source), "an Arrow IPC", file, uri, source, limits)
+
+
+class _TableError(Exception):
+    """The table as a whole cannot be used, or not from here on."""
+
+    def __init__(self, rule: str, detail: str) -> None:
+        super().__init__(detail)
+        self.rule = rule
+
+
+def _guarded(
+    batches: Iterator[pa.RecordBatch],
+    kind: str,
+    file: IO[bytes],
+    uri: str,
+    source: SourceConfig,
+    limits: ReadLimits,
+) -> Iterator[Row]:
+    """Rows of the batches; whatever goes wrong with the file is one more row, named after the file."""
+    most = max(_RATIO_FREE_CHARACTERS, limits.max_ratio * file.seek(0, 2))
     file.seek(0)
-    head = file.read(8)
-    is_file = head.startswith(b"ARROW1")
-    file.seek(0)
+    num_rows = num_characters = 0
     try:
-        stream = pa.PythonFile(file, mode="r")
-        if is_file:
-            reader = pa.ipc.open_file(stream)
-            batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
-        else:
-            reader = pa.ipc.open_stream(stream)
-            batches = iter(reader)
-        names = reader.schema.names
-        if problem := _missing_column(names, source):
-            yield problem.row(uri)
-            return
         for batch in batches:
-            batch = batch.select(_columns(names, source))
-            for row in _rows(batch, uri, row_number, source, limits):
-                yield row
-                produced += len(row.text or "")
-                if produced > limits.max_ratio * max(num_bytes, 1 << 17):
-                    yield bad_row(
-                        f"{uri}#{row_number}",
+            for row in _batch_rows(batch, uri, num_rows, source, limits):
+                num_characters += len(row.text or "")
+                if num_characters > most:
+                    raise _TableError(
                         "bomb",
-                        f"expected at most {limits.max_ratio:g} times the file's size, got more; if the file is "
-                        "sound, raise read.max_ratio",
+                        f"expected at most {limits.max_ratio:g} times the file's size, got more; if the file is sound, "
+                        "raise read.max_ratio",
                     )
-                    return
-            row_number += batch.num_rows
-        if not is_file and not _has_end_mark(file):
-            yield bad_row(
-                f"{uri}#{row_number}",
-                "truncated_archive",
-                "expected an end-of-stream mark, got the end of the file: batches may be missing",
-            )
+                yield row
+            num_rows += len(batch)
+    except _TableError as error:
+        yield bad_row(uri, error.rule, str(error))
     except _ERRORS as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0][:300]
         yield bad_row(
-            f"{uri}#{row_number}",
-            "corrupt_table",
-            f"expected an Arrow IPC file, got: {_first_line(error)}",
+            uri, "corrupt_table", f"expected {kind} file, got damage after row {num_rows}: {line}"
         )
 
 
-def _has_end_mark(file: IO[bytes]) -> bool:
-    """Whether an Arrow stream ends with its end-of-stream mark (Arrow columnar format, IPC streaming format)."""
-    size = file.seek(0, 2)
-    file.seek(max(0, size - 8))
-    return file.read(8).endswith((b"\xff\xff\xff\xff\0\0\0\0", b"\0\0\0\0"))
+def _parquet_batches(file: IO[bytes], source: SourceConfig) -> Iterator[pa.RecordBatch]:
+    with pq.ParquetFile(
+        pa.PythonFile(file, mode="r"),
+        read_dictionary=[source.text_field],
+        buffer_size=1 << 20,
+        pre_buffer=False,
+        thrift_string_size_limit=_MAX_METADATA_BYTES,
+        thrift_container_size_limit=_MAX_METADATA_BYTES // 64,
+    ) as parquet:
+        columns = _columns(parquet.schema_arrow, source)
+        groups = [parquet.metadata.row_group(i) for i in range(parquet.metadata.num_row_groups)]
+        mean_bytes = max((g.total_byte_size // max(1, g.num_rows) for g in groups), default=1)
+        rows = max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, mean_bytes)))
+        yield from parquet.iter_batches(batch_size=rows, columns=columns, use_threads=False)
 
 
-def _missing_column(names: list[str], source: SourceConfig) -> Problem | None:
-    if names.count(source.text_field) == 1:
-        return None
-    shown = ", ".join(name[:40] for name in names[:8]) or "none"
-    return Problem(
-        "missing_text",
-        f"expected one column {source.text_field!r}, got: {shown}; name the column in the source's `text_field`",
+def _arrow_batches(file: IO[bytes], source: SourceConfig) -> Iterator[pa.RecordBatch]:
+    is_file = file.read(6) == b"ARROW1"
+    file.seek(0)
+    stream = pa.PythonFile(file, mode="r")
+    opened = pa.ipc.open_file(stream) if is_file else pa.ipc.open_stream(stream)
+    columns = _columns(opened.schema, source)
+    # Opened again, now that the columns to load are known.
+    file.seek(0)
+    options = pa.ipc.IpcReadOptions(
+        use_threads=False, included_fields=[opened.schema.names.index(name) for name in columns]
     )
+    if is_file:
+        reader = pa.ipc.open_file(stream, options=options)
+        for i in range(reader.num_record_batches):
+            yield reader.get_batch(i).select(columns)
+        return
+    for batch in pa.ipc.open_stream(stream, options=options):
+        yield batch.select(columns)
+    file.seek(max(0, file.seek(0, 2) - 8))
+    # Arrow's streaming format ends with a continuation mark and the length 0; a cut one just stops.
+    if file.read(8) != b"\xff\xff\xff\xff\0\0\0\0":
+        raise _TableError(
+            "truncated_archive",
+            "expected the end-of-stream mark of an Arrow stream, got the end of the file: batches may be missing",
+        )
 
 
-def _columns(names: list[str], source: SourceConfig) -> list[str]:
-    wanted = [source.text_field, source.license_field, source.domain_field]
-    return [name for name in dict.fromkeys(wanted) if name and names.count(name) == 1]
+def _columns(schema: pa.Schema, source: SourceConfig) -> list[str]:
+    """The columns to load. Raises _TableError unless one of them holds texts."""
+    names = schema.names
+    if names.count(source.text_field) != 1:
+        shown = ", ".join(name[:40] for name in names[:8]) or "none"
+        raise _TableError(
+            "missing_text",
+            f"expected one column {source.text_field!r}, got: {shown}; name the column in the source's `text_field`",
+        )
+    type_ = schema.field(source.text_field).type
+    if not _is_text(type_):
+        raise _TableError(
+            "wrong_type", f"expected strings in the column {source.text_field!r}, got {type_}"
+        )
+    wanted = dict.fromkeys([source.text_field, source.license_field, source.domain_field])
+    return [n for n in wanted if names.count(n) == 1 and _is_text(schema.field(n).type)]
 
 
-def _rows(
+def _is_text(type_: pa.DataType) -> bool:
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    return any(is_type(type_) for is_type in _TEXT_TYPES)
+
+
+_TEXT_TYPES = (
+    pa.types.is_string,
+    pa.types.is_large_string,
+    pa.types.is_string_view,
+    pa.types.is_binary,
+    pa.types.is_large_binary,
+    pa.types.is_binary_view,
+)
+
+
+def _batch_rows(
     batch: pa.RecordBatch, uri: str, first: int, source: SourceConfig, limits: ReadLimits
 ) -> Iterator[Row]:
-    columns = {}
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        column.validate()  # offsets within their buffers
-        columns[name] = column
-    for i in range(batch.num_rows):
+    columns = {name: _values(batch[name]) for name in batch.schema.names}
+    for i in range(len(batch)):
         where = f"{uri}#{first + i}"
         record: dict[str, Any] = {}
-        problem: Row | None = None
-        for name, column in columns.items():
-            try:
-                record[name] = column[i].as_py()
-            except UnicodeDecodeError:
-                problem = bad_row(
-                    where, "invalid_utf8", f"expected UTF-8 in the column {name!r}, got other bytes"
-                )
-        if problem:
-            yield problem
-            continue
-        text = record[source.text_field]
-        if isinstance(text, bytes):
-            try:
-                record[source.text_field] = text = text.decode()
-            except UnicodeDecodeError:
-                yield bad_row(where, "invalid_utf8", "expected UTF-8, got other bytes", text)
-                continue
-        if isinstance(text, str) and len(text) > limits.max_document_bytes:
+        try:
+            for name, (values, indices) in columns.items():
+                at = i if indices is None else indices[i].as_py()
+                # Checked before it is copied out of the table: one value of a dictionary may be gigabytes.
+                value = None if at is None else values[at]
+                if value is not None and value.is_valid:
+                    size = value.as_buffer().size
+                    if size > limits.max_document_bytes:
+                        raise _RowError(
+                            "too_long",
+                            f"expected a text of at most {limits.max_document_bytes} bytes, got {size}; raise "
+                            "read.max_document_bytes to take it",
+                        )
+                    record[name] = value.as_buffer().to_pybytes().decode()
+        except UnicodeDecodeError as error:
             yield bad_row(
-                where,
-                "too_long",
-                f"expected at most {limits.max_document_bytes} bytes, got more; raise read.max_document_bytes",
-                text,
+                where, "invalid_utf8", f"expected UTF-8, got: {error.reason}", error.object
             )
-            continue
-        yield row_from_fields(record, where, source)
+        except _RowError as error:
+            yield bad_row(where, error.rule, str(error))
+        else:
+            yield row_from_fields(record, where, source)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+class _RowError(Exception):
+    def __init__(self, rule: str, detail: str) -> None:
+        super().__init__(detail)
+        self.rule = rule
+
+
+def _values(column: pa.Array) -> tuple[pa.Array, pa.Array | None]:
+    """Give (values, index of each row's value or None), checked: every offset and index lies where it must.
+
+    As bytes, because the full check of a string column stops at the first value that is not UTF-8.
+    """
+    if pa.types.is_dictionary(column.type):
+        indices, values = column.indices, column.dictionary
+        indices.validate(full=True)
+        bounds = pc.min_max(indices).as_py()
+        if bounds["min"] is not None and not 0 <= bounds["min"] <= bounds["max"] < len(values):
+            raise ValueError(
+                f"a dictionary of {len(values)} values is asked for number {bounds['max']}"
+            )
+    else:
+        indices, values = None, column
+    as_bytes = {
+        pa.string(): pa.binary(),
+        pa.large_string(): pa.large_binary(),
+        pa.string_view(): pa.binary_view(),
+    }
+    values = values.view(as_bytes[values.type]) if values.type in as_bytes else values
+    values.validate(full=True)
+    return values, indices

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-from pipeline.extract import html_to_text
+from pipeline.extract import ExtractError, decode_html, html_to_text
+from pipeline.formats import binary_problem
 from pipeline.raw import Problem, ReadLimits, Row, bad_row, document_row
 
 _MAX_HEADER_BYTES = 64 << 10
@@ -20,6 +21,7 @@ _MAX_HEADER_BYTES = 64 << 10
 _START = re.compile(rb"WARC/[0-9]\.[0-9]{1,2}\r?\n")
 _NEXT = re.compile(rb"\nWARC/[0-9]\.[0-9]{1,2}\r?\n")
 _HEADER_ENDS = (b"\r\n\r\n", b"\n\n")
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 
 
@@ -69,41 +71,42 @@ def _record_rows(data: bytes, where: str, limits: ReadLimits) -> Iterator[Row]:
                     where, "http_status", f"expected a page (status 200), got status {status}"
                 )
                 return
-            body = record.reader.read(limits.max_html_bytes + 1)
-            if len(body) > limits.max_html_bytes:
-                yield bad_row(
-                    where,
-                    "too_long",
-                    f"expected a page of at most {limits.max_html_bytes} bytes, got more; raise read.max_html_bytes",
-                    body[:8000],
-                )
-                return
-            yield page_row(body, mime, charset, where)
+            body = record.reader.read(limits.html.max_bytes + 1)
+            yield page_row(body, mime.lower(), charset, where, limits)
             return
     except (OSError, ValueError, RuntimeError) as error:
-        yield bad_row(
-            where, "bad_record", f"expected a WARC record, got: {str(error)[:300]}", data[:8000]
-        )
+        detail = f"expected a WARC record, got: {str(error)[:300]}"
+        yield bad_row(where, "bad_record", detail, data[:8000])
 
 
-def page_row(body: bytes, mime: str, charset: str | None, where: str) -> Row:
-    """The document that a fetched page is."""
+def page_row(body: bytes, mime: str, charset: str | None, where: str, limits: ReadLimits) -> Row:
+    """The document that a page is; `body` may be cut behind limits.html.max_bytes, being too long anyway."""
     if not body.strip():
         return bad_row(where, "empty", "expected a page, got an empty body")
-    if mime in _HTML_TYPES or (not mime and body.lstrip()[:1] == b"<"):
-        text, _ = html_to_text(body, charset)
-        return document_row(where, text)
-    if mime.startswith("text/plain") or not mime:
-        try:
-            return document_row(where, body.decode(charset or "utf-8"))
-        except (UnicodeDecodeError, LookupError):
-            return bad_row(
-                where,
-                "invalid_utf8",
-                f"expected text in {charset or 'utf-8'}, got other bytes",
-                body,
+    is_html = mime in _HTML_TYPES or (not mime and body.lstrip()[:1] == b"<")
+    if not is_html and mime and mime != "text/plain":
+        detail = f"expected HTML or plain text, got {mime[:80]}"
+        return bad_row(where, "unsupported_type", detail)
+    if (
+        b"\0" in body[:2]
+        or body.startswith(_UTF16_MARKS)
+        or (charset or "").lower().startswith("utf-16")
+    ):
+        problem = None
+    else:
+        problem = binary_problem(body)
+    if problem is not None:
+        return problem.row(where)
+    try:
+        if is_html:
+            return document_row(where, html_to_text(body, charset, limits.html)[0])
+        if len(body) > limits.html.max_bytes:
+            raise ExtractError(
+                "too_long", f"expected a text of at most {limits.html.max_bytes} bytes, got more"
             )
-    return bad_row(where, "unsupported_type", f"expected HTML or plain text, got {mime[:80]}")
+        return document_row(where, decode_html(body, charset))
+    except ExtractError as error:
+        return bad_row(where, error.rule, str(error), body[:8000])
 
 
 def _frames(chunks: Iterator[bytes | Problem], limits: ReadLimits) -> Iterator[_Frame]:
