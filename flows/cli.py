@@ -149,10 +149,9 @@ def sample(
     temperature: Annotated[
         float, typer.Option("--temperature", min=0.0, help="0 takes the likeliest token.")
     ] = 0.8,
-    top_p: Annotated[
-        float,
-        typer.Option("--top-p", min=0.0, max=1.0, help="Draw from the likeliest of this mass."),
-    ] = 0.95,
+    top_k: Annotated[
+        int, typer.Option("--top-k", min=0, help="Draw from so many likeliest tokens; 0: from all.")
+    ] = 50,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random draws.")] = 0,
     workers: WorkersOption = None,
     json: JsonOption = False,
@@ -170,7 +169,7 @@ def sample(
             lake,
             tokens=tokens,
             temperature=temperature,
-            top_p=top_p,
+            top_k=top_k,
             seed=seed,
             workers=workers,
         )

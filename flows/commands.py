@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 from flows.output import Output
 from flows.progress import show_progress
 from flows.recipe import find_recipe, load_recipe
-from flows.results import build_document, build_sentence
+from flows.results import build_document, build_sentence, train_document, train_sentence
+from flows.runs import find_run
 from flows.server import use_prefect
 from flows.tables import evaluation_table, funnel_table, shown_text
 from pipeline.build import build
+from pipeline.display import short, visible
 from pipeline.executor import Executor, default_workers
 from storage.catalog import resolve
 from storage.errors import GateError
@@ -18,6 +20,8 @@ from storage.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from model.config import TrainConfig
 
 Document = dict[str, Any]
 
@@ -114,7 +118,7 @@ def _build(
 
 
 def _show_build(console: "Console", location: str, document: Document) -> None:
-    console.print(build_sentence(document))
+    console.print(build_sentence(document), soft_wrap=True)
     console.print(f"hash {document['hash']}")
     if document["status"] != "unchanged":
         console.print()
@@ -164,4 +168,80 @@ def _train(
             run=run,
             workers=workers,
         )
-    return _train_here(output, lake, snapshot, settings.train, run, workers)
+    return train_here(output, snapshot, lake, settings.train, run, workers)
+
+
+def train_here(
+    output: Output,
+    snapshot: Snapshot,
+    lake: Lake,
+    config: "TrainConfig",
+    run: str | None,
+    workers: int | None,
+) -> Document:
+    """Train in this process and say how it goes; returns what `train --json` prints."""
+    from model.train import train  # late: torch takes more than a second
+
+    use_cores(workers)
+    with show_progress(output) as progress:
+
+        def on_step(row: Document) -> None:
+            speed = f"{short(row['tokens_per_s'])} tokens/s"
+            unit = f"steps (loss {row['loss']:.3f}, {speed})"
+            progress("train", row["step"], config.steps, unit)
+
+        def on_event(row: Document) -> None:
+            tell = output.detail if row["event"] in ("sample", "checkpoint") else output.note
+            tell(visible(row["message"]))
+
+        result = train(snapshot, lake, config, run=run, on_step=on_step, on_event=on_event)
+    return train_document(result)
+
+
+def use_cores(workers: int | None) -> None:
+    """Let torch compute on so many cores; None leaves it all there are."""
+    if workers is not None:
+        import torch  # late: see above
+
+        torch.set_num_threads(workers)
+
+
+def _show_train(console: "Console", document: Document) -> None:
+    console.print(train_sentence(document), soft_wrap=True)
+    console.print(f"hash {document['hash']}")
+    if document["evaluation"]:
+        console.print()
+        console.print(evaluation_table(document["evaluation"]))
+    for sample in document["samples"]:
+        prompt = f" after {sample['prompt']!r}" if sample["prompt"] else ""
+        console.print(f"\nSample{prompt}:")
+        console.print(shown_text(sample["text"]), soft_wrap=True)
+
+
+def sample_run(
+    output: Output,
+    run: str,
+    prompt: str,
+    location: str,
+    *,
+    tokens: int,
+    temperature: float,
+    top_k: int,
+    seed: int,
+    workers: int | None,
+) -> None:
+    """Print what a run's newest checkpoint makes of a prompt."""
+    lake, name = find_run(Lake.open(location), run)
+    from model.sample import (
+        SampleConfig,
+        load_run,
+        sample_text,
+    )  # late: torch, once the run is there
+
+    use_cores(workers)
+    config = SampleConfig(max_tokens=tokens, temperature=temperature, top_k=top_k, seed=seed)
+    loaded = load_run(lake, name)
+    text = sample_text(loaded.model, loaded.tokenizer, prompt, config)
+    document = {"run": name, "step": loaded.step, "prompt": prompt, "text": text}
+    # Not through the console, which would wrap lines that are the model's own.
+    output.result(document, lambda console: print(visible(text)))

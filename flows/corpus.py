@@ -13,7 +13,6 @@ from typing import Any
 from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State
 from prefect.events import emit_event
 
 from flows.card import snapshot_card
@@ -43,7 +42,7 @@ def build_corpus(
     lake: str = "./lake",
     overrides: list[str] | None = None,
     workers: int | None = None,
-) -> State[dict[str, Any]]:
+) -> dict[str, Any]:
     """Publish the next snapshot of a corpus from what is new; gives what `gristmill build --json` prints.
 
     Args:
@@ -78,21 +77,17 @@ def _build_and_tell(
 def _as_task(stage: Stage, run: Callable[[], dict[str, int]]) -> dict[str, int]:
     """Run a stage as a Prefect task that takes nothing and returns its counters."""
 
-    def run_and_tell() -> State[dict[str, Any]]:
+    def run_and_tell() -> dict[str, Any]:
         return end_state(
             run, lambda counters: ", ".join(f"{n:,} {name}" for name, n in counters.items())
         )
 
     # No cache and no stored result: the lake knows what is done, and better than Prefect's database.
-    stage_task = task(
-        run_and_tell,
-        name=stage.name,
-        task_run_name=stage.title,
-        cache_policy=NO_CACHE,
-        persist_result=False,
+    as_task = task(
+        name=stage.name, task_run_name=stage.title, cache_policy=NO_CACHE, persist_result=False
     )
-    state = stage_task(return_state=True)
-    return state.result()  # raises what the stage raised
+    # Asked for as a state, because a Failed one that a task returns is not raised by itself.
+    return as_task(run_and_tell)(return_state=True).result()
 
 
 def _publish_card(lake: Lake, result: BuildResult) -> None:

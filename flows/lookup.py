@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from flows.output import Output
+from flows.runs import is_run, run_in_folder
 from flows.tables import domains_table, funnel_table, gates_table, rules_table, totals
 from pipeline.display import moment, size, visible
 from storage.catalog import list_corpora, read_manifest, resolve, versions
@@ -113,7 +114,8 @@ def _show(console: "Console", manifest: Manifest) -> None:
     console.print(
         f"made {moment(manifest.commit.get('created_at'))} by gristmill {manifest.code_version}, "
         f"{about['inputs']['files']:,} inputs ({size(about['inputs']['num_bytes'])}), "
-        f"{about['shards']['files']:,} shards ({size(about['shards']['num_bytes'])})"
+        f"{about['shards']['files']:,} shards ({size(about['shards']['num_bytes'])})",
+        soft_wrap=True,
     )
     for table in (
         funnel_table(manifest.funnel),
@@ -125,7 +127,7 @@ def _show(console: "Console", manifest: Manifest) -> None:
             console.print()
             console.print(table)
     for note in manifest.summary.get("notes", []):
-        console.print(f"note: {note}")
+        console.print(f"note: {note}", soft_wrap=True)
 
 
 def dump_snapshot(output: Output, ref: str, location: str, *, fates: bool) -> None:
@@ -157,10 +159,10 @@ def _rows(
 def hash_of(output: Output, ref: str, location: str) -> None:
     """Print the hash of a snapshot (`corpus`, `corpus@3`) or of a run (its name, or its folder)."""
     lake = Lake.open(location)
-    folder = Path(ref)
-    if (folder / "run.json").is_file():
-        found = _run_hash(Lake.open(folder.absolute().parent.parent), folder.absolute().name)
-    elif "@" not in ref and ref not in list_corpora(lake) and lake.exists(f"runs/{ref}/run.json"):
+    in_folder = run_in_folder(ref)
+    if in_folder is not None:
+        found = _run_hash(*in_folder)
+    elif ref not in list_corpora(lake) and is_run(lake, ref):
         found = _run_hash(lake, ref)
     else:
         try:

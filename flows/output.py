@@ -65,6 +65,9 @@ def stdout_console() -> "Console":
     return Console(file=sys.stdout, width=width, markup=False, highlight=False, emoji=False)
 
 
+_STOPPED = "stopped, nothing is lost; the same command goes on"
+
+
 @contextmanager
 def command(
     *, as_json: bool = False, verbose: bool = False, quiet: bool = False
@@ -88,7 +91,7 @@ def command(
         raise SystemExit(0) from None
     except (KeyboardInterrupt, Exception) as error:
         if stop and not isinstance(error, Interrupted):
-            error = Interrupted("stopped; nothing is lost").with_traceback(error.__traceback__)
+            error = Interrupted(_STOPPED).with_traceback(error.__traceback__)
         raise SystemExit(_report(output, error)) from None
 
 
@@ -125,7 +128,7 @@ def _report(output: Output, error: BaseException) -> int:
     if isinstance(error, (KeyboardInterrupt, Interrupted)):
         code = Interrupted.exit_code
         again = shlex.join(["gristmill", *sys.argv[1:]])
-        message = f"{str(error) or 'stopped'}; the same command goes on:\n  {again}"
+        message = f"{str(error) or _STOPPED}:\n  {again}"
     elif isinstance(error, GristmillError):
         code, message = error.exit_code, str(error)
     else:

@@ -1,9 +1,13 @@
-"""What `build` did, in a dictionary (for --json and Prefect) and in a sentence."""
+"""What `build` and `train` did, in a dictionary (for --json and Prefect) and in a sentence."""
 
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from pipeline.build import BuildResult
-from pipeline.display import duration, number
+from pipeline.display import duration, number, short
+
+if TYPE_CHECKING:
+    from model.train import RunResult  # imports torch, which a build does not need
 
 
 def build_document(result: BuildResult) -> dict[str, Any]:
@@ -27,3 +31,30 @@ def build_sentence(document: dict[str, Any]) -> str:
         f"{ref} {status}: {number(counts['kept'])} of {number(counts['read'])} documents kept, "
         f"{number(document['tokens'])} tokens, {duration(document['seconds'])}"
     )
+
+
+def train_document(result: "RunResult") -> dict[str, Any]:
+    """What a training run came to, with its last evaluation in place of all of them."""
+    document = asdict(result)
+    evaluations = document.pop("evaluations")
+    document["evaluation"] = evaluations[-1] if evaluations else None
+    return document
+
+
+def train_sentence(document: dict[str, Any]) -> str:
+    """The same in one line."""
+    what = f"run {document['run']} on {document['snapshot']}: {number(document['steps'])} steps"
+    if document["was_finished"]:
+        return f"{what}, finished before, nothing to do{_validation(document)}"
+    resumed = f" (resumed from step {document['resumed_from']})" if document["resumed_from"] else ""
+    return (
+        f"{what}{resumed}, {short(document['tokens'])} tokens, {short(document['num_params'])} parameters, "
+        f"{duration(document['seconds'])}{_validation(document)}"
+    )
+
+
+def _validation(document: dict[str, Any]) -> str:
+    if document["bits_per_byte"] is None:
+        return "; nothing to validate on"
+    model, unigram = document["bits_per_byte"], document["unigram_bits_per_byte"]
+    return f"; {model:.3f} bits per byte on validation (unigram {unigram:.3f})"

@@ -7,16 +7,16 @@ the flow's caller gets the exception all the same.
 from collections.abc import Callable
 from typing import Any
 
-from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from storage.errors import GristmillError
 
 
-def end_state(
-    body: Callable[[], dict[str, Any]], sentence: Callable[[dict[str, Any]], str]
-) -> State[Any]:
-    """Run a flow's or task's body: Completed with `sentence(result)` and the result, or Failed with the error."""
+def end_state(body: Callable[[], dict[str, Any]], sentence: Callable[[dict[str, Any]], str]) -> Any:
+    """Run a flow's or task's body: Completed with `sentence(result)` and the result, or Failed with the error.
+
+    To be returned by the flow or task. Typed Any because its caller gets the result itself, or the exception.
+    """
     try:
         result = body()
     except GristmillError as error:

@@ -13,6 +13,8 @@ from prefect import flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.process import run_child
+from flows.results import train_sentence
+from flows.states import end_state
 from storage import errors
 from storage.errors import GristmillError
 
@@ -30,7 +32,7 @@ def train_on_snapshot(
     run: str | None = None,
     workers: int | None = None,
 ) -> dict[str, Any]:
-    """Train on a snapshot, or go on from the last checkpoint; returns what `gristmill train --json` prints.
+    """Train on a snapshot, or go on from the last checkpoint; gives what `gristmill train --json` prints.
 
     Args:
         recipe: A TOML file, or the name of a shipped recipe.
@@ -58,20 +60,25 @@ def train_on_snapshot(
         command += [] if value is None else [option, str(value)]
     for override in overrides or []:
         command += ["--set", override]
-    return _train_in_subprocess(command)
+    state = _train_in_subprocess(command, return_state=True)
+    return end_state(lambda: state.result(), train_sentence)
 
 
-@task(name="train", cache_policy=NO_CACHE)
+@task(name="train", cache_policy=NO_CACHE, persist_result=False)
 def _train_in_subprocess(command: list[str]) -> dict[str, Any]:
-    logger = get_run_logger()
-    code, printed = run_child(command, logger.info)
+    return end_state(lambda: _watch(command), train_sentence)
+
+
+def _watch(command: list[str]) -> dict[str, Any]:
+    """Run the command, its lines in the task's log; raises what it ended with, as if it had happened here."""
+    code, printed = run_child(command, get_run_logger().info)
     try:
         document = json.loads(printed)
     except ValueError:
         document = {}
     if code == 0:
         return document
-    message = document.get("error") or f"the training process ended with code {code} and no message"
+    message = document.get("error") or f"training ended with code {code} and no message"
     raise _error_class(document.get("kind", ""))(message)
 
 

@@ -14,12 +14,12 @@ import pytest
 
 from flows.cli import app
 
-WORDS = (
+COMMON_WORDS = (
     "the of and to in that is was he for it with as his on be at by had not are but from or have an they which one "
     "you were all her she there would their we him been has when who will no more if out so up said what its about "
     "than into them can only other time new some could these two may first then do any like my now over such our "
     "man me even most made after also did many off before must well back through years much where your way down"
-).split()
+)
 
 RECIPE = """
 name = "tiny"
@@ -43,6 +43,17 @@ enabled = false
 [tokenizer]
 vocab_size = 400
 """
+
+TINY_MODEL = [
+    item
+    for setting in (
+        "preset=1m", "overrides.n_layer=1", "overrides.n_embd=64", "overrides.ffn_dim=64", "seq_len=64",
+        "batch_tokens=256", "steps=6", "warmup_steps=1", "eval_every=3", "checkpoint_every=2", "sample_tokens=12",
+        "precision=fp32", "device=cpu",
+    )
+    for item in ("--set", f"train.{setting}")
+]  # fmt: skip
+"""Options that make training a matter of a second."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +106,10 @@ def gristmill_process() -> Callable[..., Answer]:
 
 def write_corpus(folder: Path, *, seed: int = 0, documents: int = 24) -> Path:
     """Write a recipe with two small sources; return the recipe's path."""
-    rng = random.Random(seed)
+    rng, words = random.Random(seed), COMMON_WORDS.split()
 
     def sentence() -> str:
-        return " ".join(rng.choices(WORDS, k=rng.randint(6, 14))).capitalize() + "."
+        return " ".join(rng.choices(words, k=rng.randint(6, 14))).capitalize() + "."
 
     (folder / "prose").mkdir(parents=True, exist_ok=True)
     for number in range(documents):

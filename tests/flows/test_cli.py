@@ -124,9 +124,14 @@ def test_traceback_only_when_asked_for(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_error_after_the_result_is_no_second_document(capsys: pytest.CaptureFixture[str]) -> None:
     """A quarantined build prints its result and then fails: stdout stays one document."""
-    with pytest.raises(SystemExit) as ended, command(as_json=True) as output:
-        output.result({"status": "quarantined"}, lambda console: None)
-        raise errors.GateError("refused")
+
+    def refused_build() -> None:
+        with command(as_json=True) as output:
+            output.result({"status": "quarantined"}, lambda console: None)
+            raise errors.GateError("refused")
+
+    with pytest.raises(SystemExit) as ended:
+        refused_build()
     assert ended.value.code == 3
     assert json.loads(capsys.readouterr().out) == {"status": "quarantined"}
 

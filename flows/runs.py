@@ -1,0 +1,46 @@
+"""Which training run a user means: by name, by folder, or as the newest one of a corpus."""
+
+import json
+from pathlib import Path
+
+from storage.errors import NotFoundError
+from storage.lake import Lake
+
+
+def run_in_folder(text: str) -> tuple[Lake, str] | None:
+    """The lake and name of a run given by its folder `<lake>/runs/<name>`; None if it is no such folder."""
+    folder = Path(text).absolute()
+    if not (folder / "run.json").is_file():
+        return None
+    return Lake.open(folder.parent.parent), folder.name
+
+
+def is_run(lake: Lake, name: str) -> bool:
+    """Whether the lake has a run of that name."""
+    return "/" not in name and name in lake.list_folders("runs")
+
+
+def find_run(lake: Lake, text: str) -> tuple[Lake, str]:
+    """The run that a name, a folder, a corpus or a snapshot (corpus@3) stands for; of several, the one begun last.
+
+    Raises NotFoundError that says what there is.
+    """
+    if (in_folder := run_in_folder(text)) is not None:
+        return in_folder
+    if is_run(lake, text):
+        return lake, text
+    corpus, _, version = text.partition("@")
+    found = []
+    for run in lake.list_folders("runs"):
+        path = f"runs/{run}/run.json"
+        for entry in lake.list(f"runs/{run}"):
+            if entry.path == path:
+                name, _, trained = json.loads(lake.read_bytes(path))["snapshot"].partition("@")
+                if name == corpus and version in ("", "latest", trained):
+                    found.append((entry.modified, run))
+    if found:
+        return lake, max(found)[1]
+    runs = ", ".join(lake.list_folders("runs")) or "none"
+    raise NotFoundError(
+        f"{text}: expected a training run of {lake}, its folder, or a corpus with one; runs: {runs}"
+    )
