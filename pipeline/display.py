@@ -6,6 +6,7 @@ characters, text direction overrides, invisible characters) `visible` turns into
 
 import math
 import re
+from collections import Counter
 from datetime import UTC, datetime
 from difflib import SequenceMatcher
 from typing import Any
@@ -149,42 +150,53 @@ def duration(seconds: float | None) -> str:
 
 
 def word_diff(old: str, new: str, *, context: int = 12, cut: bool = False) -> list[tuple[str, str]]:
-    """Compare two texts word by word: pieces ("same" | "old" | "new" | "skip" | "cut", text), in reading order.
+    """Compare two texts word by word: pieces ("same" | "old" | "new" | "skip", text), in reading order.
 
-    White space does not count. "skip" stands for a long run of equal words (its text says how many), of which
-    `context` are left at each end; "cut" for what lies beyond the words compared, `MAX_DIFF_WORDS` of each text from
-    shortly before the first difference. With `cut`, the texts were cut before, so their ends say nothing.
+    White space does not count. "skip" stands for words left out (its text says how many and why): a long run of equal
+    words, of which `context` stay at each end; where one text holds the other, what comes before; and what lies beyond
+    the words compared, `MAX_DIFF_WORDS` of each text from shortly before the first difference. With `cut`, the texts
+    were cut before, so their ends say nothing.
     """
     a, b = (_WORDS.findall(text[:MAX_DIFF_CHARACTERS]) for text in (old, new))
-    first = next(
-        (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x.strip() != y.strip()),
-        min(len(a), len(b)),
-    )
-    start = first - context if first > 3 * context else 0
-    pieces = [("skip", _equal_words(start))] if start else []
-    is_cut = cut or len(a[start:]) > MAX_DIFF_WORDS or len(b[start:]) > MAX_DIFF_WORDS
-    is_cut |= max(len(old), len(new)) > MAX_DIFF_CHARACTERS
-    a, b = a[start : start + MAX_DIFF_WORDS], b[start : start + MAX_DIFF_WORDS]
     keys_a, keys_b = ([word.strip() for word in run] for run in (a, b))
-    steps = SequenceMatcher(None, keys_a, keys_b, autojunk=False).get_opcodes()
+    pieces: list[tuple[str, str]] = []
+    shift = _shift(keys_a, keys_b)
+    if abs(shift) > 3 * context:
+        a, b = a[max(shift, 0) :], b[max(-shift, 0) :]
+        pieces.append(("skip", f"{plural(abs(shift), 'word')} before, in one text only"))
+        keys_a, keys_b = ([word.strip() for word in run] for run in (a, b))
+    pairs = zip(keys_a, keys_b, strict=False)
+    first = next((i for i, (x, y) in enumerate(pairs) if x != y), min(len(a), len(b)))
+    start = first - context if first > 3 * context else 0
+    if start:
+        pieces.append(("skip", plural(start, "equal word")))
+    end = start + MAX_DIFF_WORDS
+    is_cut = cut or max(len(a), len(b)) > end or max(len(old), len(new)) > MAX_DIFF_CHARACTERS
+    matcher = SequenceMatcher(None, keys_a[start:end], keys_b[start:end], autojunk=False)
+    steps = matcher.get_opcodes()
     if is_cut and steps and steps[-1][0] != "equal":
         steps.pop()  # where the cuts differ, not the texts
     for tag, a0, a1, b0, b1 in steps:
+        run_a, run_b = a[start + a0 : start + a1], b[start + b0 : start + b1]
         if tag != "equal":
             pieces += [
-                (kind, "".join(run)) for kind, run in (("old", a[a0:a1]), ("new", b[b0:b1])) if run
+                (kind, "".join(run)) for kind, run in (("old", run_a), ("new", run_b)) if run
             ]
-        elif a1 - a0 <= 3 * context:
-            pieces.append(("same", "".join(a[a0:a1])))
+        elif len(run_a) <= 3 * context:
+            pieces.append(("same", "".join(run_a)))
         else:
-            pieces.append(("same", "".join(a[a0 : a0 + context])))
-            pieces.append(("skip", _equal_words(a1 - a0 - 2 * context)))
-            pieces.append(("same", "".join(a[a1 - context : a1])))
-    return [*pieces, ("cut", "the comparison ends here")] if is_cut else pieces
+            pieces.append(("same", "".join(run_a[:context])))
+            pieces.append(("skip", plural(len(run_a) - 2 * context, "equal word")))
+            pieces.append(("same", "".join(run_a[-context:])))
+    return [*pieces, ("skip", "the comparison ends here")] if is_cut else pieces
 
 
-def _equal_words(count: int) -> str:
-    return plural(count, "equal word")
+def _shift(a: list[str], b: list[str]) -> int:
+    """How many words later (earlier if negative) most of the three-word runs of `b` stand in `a`."""
+    places = {run: i for i, run in reversed(list(enumerate(zip(a, a[1:], a[2:], strict=False))))}
+    runs = enumerate(zip(b, b[1:], b[2:], strict=False))
+    shifts = Counter(places[run] - i for i, run in runs if run in places)
+    return max(shifts, key=lambda shift: (shifts[shift], -abs(shift))) if shifts else 0
 
 
 def toml_text(table: dict[str, Any]) -> str:

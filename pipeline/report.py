@@ -147,7 +147,7 @@ def _flow(summary: Row, domains: Sequence[Row]) -> Markup | None:
         taken[row["domain"]][row["stage"]] += row["documents"]
     rows: dict[str, Counter[str]] = {}
     for i, domain in enumerate(_read(domains)):
-        counts = Counter({words(stage): count for stage, count in taken[domain["name"]].items()})
+        counts = Counter({_title(stage): count for stage, count in taken[domain["name"]].items()})
         counts["kept"] += domain["fates"]["kept"]
         if counts.total() != domain["fates"]["read"]:
             # Forgotten documents have no rule; then the fate is all that is known.
@@ -155,7 +155,7 @@ def _flow(summary: Row, domains: Sequence[Row]) -> Markup | None:
         name = domain["name"] if i < MAX_PANELS else "other domains"
         rows.setdefault(name, Counter()).update(counts)
     stages = _in_order({stage for counts in taken.values() for stage in counts})
-    ends = {"kept": "kept"} | {words(stage): _fate_of(stage) for stage in stages}
+    ends = {"kept": "kept"} | {_title(stage): _fate_of(stage) for stage in stages}
     ends |= {fate: fate for fate in FATES[1:]}
     used = [
         (end, fate) for end, fate in ends.items() if any(counts[end] for counts in rows.values())
@@ -166,6 +166,10 @@ def _flow(summary: Row, domains: Sequence[Row]) -> Markup | None:
 def _in_order(stages: Iterable[str]) -> list[str]:
     known = {stage: i for i, stage in enumerate(_STAGES)}
     return sorted(stages, key=lambda stage: (known.get(stage, len(known)), stage))
+
+
+def _title(stage: str) -> str:
+    return "unreadable" if stage == "read" else words(stage)
 
 
 def _fate_of(stage: str) -> str:
@@ -186,7 +190,7 @@ def _rules(summary: Row, rejects: Sequence[Row]) -> list[Row]:
     rules = [
         {
             "order": order.index(stage),
-            "stage": stage,
+            "stage": _title(stage),
             "rule": rule,
             "fate": _fate_of(stage),
             "documents": domains.total(),
@@ -213,9 +217,10 @@ def _sample(row: Row) -> Row:
 
 
 def _pairs(duplicates: Sequence[Row]) -> list[Row]:
-    """The most similar pairs first, each with the difference between the kept and the removed text."""
+    """The most similar pairs first (containment is another measure, so it comes last), each with its difference."""
     ordered = sorted(
-        duplicates, key=lambda row: (-(row["similarity"] or 0), row["uri_a"], row["uri_b"])
+        duplicates,
+        key=lambda row: (row["rule"] == "contained", -(row["similarity"] or 0), row["uri_a"]),
     )
     pairs = []
     for row in ordered[:MAX_PANELS]:

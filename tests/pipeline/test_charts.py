@@ -163,8 +163,16 @@ def test_word_diff_says_what_it_leaves_out() -> None:
     assert pieces[0] == ("skip", "88 equal words")
     assert ("old", "word100 ") in pieces
     assert ("new", "other ") in pieces
-    assert pieces[-1] == ("cut", "the comparison ends here")
+    assert pieces[-1] == ("skip", "the comparison ends here")
     assert len(pieces) < 10
+
+
+def test_word_diff_finds_the_place_of_a_contained_text() -> None:
+    words = [f"word{i}" for i in range(3000)]
+    pieces = display.word_diff(" ".join(words), " ".join(words[1000:1100]))
+    assert pieces[0] == ("skip", "1,000 words before, in one text only")
+    assert pieces[1] == ("skip", "88 equal words")
+    assert not [kind for kind, _ in pieces if kind in ("old", "new")]
 
 
 def test_word_diff_of_a_cut_text_does_not_report_its_end() -> None:
