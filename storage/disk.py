@@ -6,7 +6,6 @@ is there after a power cut has all of its content.
 
 import errno
 import os
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -154,7 +153,7 @@ class Disk:
     @contextmanager
     def _temporary_for(self, target: Path) -> Iterator[Path]:
         """A name in the target's folder, hence on its disk; if it is still there in the end, it is removed."""
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:12]}.tmp")
+        temporary = target.with_name(f".{target.name}.{os.urandom(6).hex()}.tmp")
         try:
             yield temporary
         finally:

@@ -9,10 +9,9 @@ import hashlib
 import json
 import os
 import re
-import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +63,10 @@ class Lake:
             return cls(url=str(root), root=root, cache=cache)
         url = text.rstrip("/")
         if not re.fullmatch(r"s3://[^/?#@:]+(/[^/?#]+)*", url):
-            raise ConfigError(f"--lake {text}: expected a local folder or s3://bucket/prefix")
+            shown = re.sub(
+                "//.*@", "//...@", text
+            )  # credentials do not belong there, and not on a screen
+            raise ConfigError(f"--lake {shown}: expected a local folder or s3://bucket/prefix")
         folder = hashlib.blake2b(url.encode(), digest_size=8).hexdigest()
         return cls(url=url, root=None, cache=cache / folder)
 
@@ -187,10 +189,14 @@ class Lake:
                         f"already {holder or doing}; wait for it, or stop it first ({file})"
                     ) from None
                 since = time.strftime("%Y-%m-%d %H:%M:%S %z")
-                holder = f"{doing} (pid {os.getpid()} on {socket.gethostname()}, since {since})"
+                holder = f"{doing} (pid {os.getpid()} on {os.uname().nodename}, since {since})"
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, holder.encode(), 0)
-            yield
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # it only informs
+                    os.ftruncate(descriptor, 0)
         finally:
             # The file stays: without it two processes could lock two files of the same name.
             os.close(descriptor)

@@ -9,9 +9,7 @@ import hashlib
 import json
 import os
 import re
-import socket
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -223,10 +221,10 @@ def commit_snapshot(lake: Lake, manifest: Manifest) -> Manifest:
     _check_files(lake, manifest)
     here = {
         "created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "host": socket.gethostname(),
+        "host": os.uname().nodename,
         "pid": os.getpid(),
     }
-    manifest = replace(manifest, commit=here | manifest.commit | {"id": uuid.uuid4().hex})
+    manifest = replace(manifest, commit=here | manifest.commit | {"id": os.urandom(16).hex()})
     path = manifest_path(manifest.name, manifest.version)
     try:
         lake.commit_bytes(path, manifest.to_json(), manifest.commit["id"])

@@ -112,12 +112,22 @@ def test_a_path_out_of_the_lake_is_refused(local_lake: Lake, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "location", ["gs://bucket/x", "s3://", "s3:///x", "http://host/x", "s3://key:secret@host"]
+    "location", ["gs://bucket/x", "s3://", "s3:///x", "http://host/x", "s3://key:secret@host/x"]
 )
 def test_what_is_no_lake_is_refused(location: str) -> None:
-    """Other schemes, and credentials in the location."""
-    with pytest.raises(ConfigError, match=r"expected a local folder or s3://bucket/prefix"):
+    """Other schemes, and credentials in the location, which are not repeated."""
+    with pytest.raises(
+        ConfigError, match="expected a local folder or s3://bucket/prefix"
+    ) as caught:
         Lake.open(location)
+    assert "secret" not in str(caught.value)
+
+
+def test_naming_a_lake_loads_little() -> None:
+    """The command line does it before it knows whether it needs Arrow or a bucket."""
+    code = "import sys, storage.lake; print({'pyarrow', 'numpy', 'obstore'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 def test_a_file_is_no_lake(tmp_path: Path) -> None:

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from storage.content import content_hash
 from storage.errors import CorruptError, GristmillError, LakeError, NotFoundError
 from storage.lake import Lake
 from storage.schema import EDGES, FATES, SCHEMAS
-from storage.shard import content_hash, describe_shard, open_shard, write_shard
+from storage.shard import describe_shard, open_shard, write_shard
 
 Maker = Callable[..., pa.Table]
 
