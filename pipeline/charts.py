@@ -252,7 +252,8 @@ def lines(
     x_low, x_high = min(x for x, _ in points), max(x for x, _ in points)
     ys = [y for _, y in points] + ([0.0] if from_zero else []) + ([top] if top is not None else [])
     ticks = _ticks(min(ys), max(ys))
-    low, high = min(ticks[0], *ys), max(ticks[-1], *ys)
+    low, high = min(ticks[0], *ys), max(ys)
+    ticks = [tick for tick in ticks if tick <= high] or ticks[:1]
     x_span, y_span = (x_high - x_low) or 1, (high - low) or 1
     parts = []
     for tick in ticks:
@@ -366,6 +367,7 @@ def _stretched(body: Markup, height: float, **place: str | float) -> Markup:
         body,
         viewBox=f"0 0 1000 {height:g}",
         preserveAspectRatio="none",
+        overflow="visible",
         height=height,
         **place,
     )

@@ -33,9 +33,9 @@ _WORDS = re.compile(
 def visible(text: str) -> str:
     """Return `text` with control, bidirectional and invisible characters shown: NUL as its symbol, others as [U+202E].
 
-    Tabs, newlines and joiners (which Indic scripts and emoji need) stay as they are.
+    Tabs, newlines (of either kind) and joiners, which Indic scripts and emoji need, stay what they are.
     """
-    return _INVISIBLE.sub(_show, text)
+    return _INVISIBLE.sub(_show, text.replace("\r\n", "\n"))
 
 
 def _show(match: re.Match[str]) -> str:

@@ -169,7 +169,7 @@ def _in_order(stages: Iterable[str]) -> list[str]:
 
 
 def _title(stage: str) -> str:
-    return "unreadable" if stage == "read" else words(stage)
+    return "unusable" if stage == "read" else words(stage)
 
 
 def _fate_of(stage: str) -> str:
