@@ -304,49 +304,45 @@ def test_a_read_only_disk_can_be_read(
         pass
 
 
-def test_missing_rights_are_one_plain_message(tmp_path: Path) -> None:
-    """A folder and a file that this user may not touch. (Root may touch all, so a child gives up its rights.)"""
-    lake = Lake.open(tmp_path / "lake")
-    lake.write_bytes("a/b", b"")
-    lake.local_path("a/b").chmod(0)
-    (tmp_path / "lake/a").chmod(0o555)
-    code = (
-        "import os, sys\n"
-        "from storage.errors import LakeError\n"
-        "from storage.lake import Lake\n"
-        "lake = Lake(url=sys.argv[1], root=__import__('pathlib').Path(sys.argv[1]), cache=None)\n"
-        "if os.geteuid() == 0: os.setuid(65534)\n"
-        "for action in (lambda: lake.read_bytes('a/b'), lambda: lake.write_bytes('a/c', b''),\n"
-        "               lambda: lake.write_bytes('new/c', b''), lambda: lake.create_bytes('a/b', b'')):\n"
-        "    try: print('no error', action())\n"
-        "    except LakeError as error: print(error)\n"
-    )
-    root = tempfile.mkdtemp()  # the folder of pytest is closed to others
-    link = Path(root, "lake")
-    (tmp_path / "lake").rename(link)
-    Path(root).chmod(0o755)
-    link.chmod(0o555)
+WITHOUT_RIGHTS = """
+import os, sys
+from storage.errors import LakeError
+from storage.lake import Lake
+
+lake = Lake.open(sys.argv[1])
+if os.geteuid() == 0:  # root may touch everything
+    os.setuid(65534)
+for action in (
+    lambda: lake.read_bytes("a/b"),
+    lambda: lake.write_bytes("a/c", b""),
+    lambda: lake.write_bytes("new/c", b""),
+    lambda: lake.create_bytes("a/b", b""),
+):
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(link)], capture_output=True, text=True, check=True
-        )
-    finally:
-        (link / "a").chmod(0o755)
-        link.chmod(0o755)
-        Lake.open(link).delete_prefix("a")
-        link.rmdir()
-        Path(root).rmdir()
+        print("no error", action())
+    except LakeError as error:
+        print(error)
+"""
+
+
+def test_missing_rights_are_one_plain_message() -> None:
+    """A folder and a file that this user may not touch."""
+    with tempfile.TemporaryDirectory() as folder:  # tmp_path is closed to others on its way
+        lake = Lake.open(Path(folder, "lake"))
+        lake.write_bytes("a/b", b"")
+        assert lake.root is not None
+        (lake.root / "a/b").chmod(0)
+        for path, mode in {folder: 0o755, lake.root / "a": 0o555, lake.root: 0o555}.items():
+            Path(path).chmod(mode)
+        command = [sys.executable, "-c", WITHOUT_RIGHTS, str(lake)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        for path in (lake.root, lake.root / "a"):
+            path.chmod(0o755)
     lines = done.stdout.splitlines()
-    assert [line.split(": ")[0].removeprefix(f"{link}/") for line in lines] == [
-        "a/b",
-        "a/c",
-        "new/c",
-        "a/b",
-    ]
-    assert all(
-        "permission denied; give this user the rights or choose another --lake" in line
-        for line in lines
-    )
+    named = [line.split(": ")[0].removeprefix(f"{lake}/") for line in lines]
+    assert named == ["a/b", "a/c", "new/c", "a/b"]
+    words = "permission denied; give this user the rights or choose another --lake"
+    assert all(words in line for line in lines)
 
 
 def test_a_bucket_that_is_not_there_is_one_plain_message(s3_bucket: str, tmp_path: Path) -> None:
