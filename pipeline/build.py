@@ -5,18 +5,13 @@ the lake, so a killed build goes on where it stopped, and the same inputs and re
 """
 
 import json
-import os
-import re
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from hashlib import blake2b, sha256
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from pipeline import curate, ingest, publish
 from pipeline.decontaminate import DecontaminateConfig
@@ -38,7 +33,7 @@ from storage.catalog import read_manifest, versions
 from storage.errors import ConfigError, InputError
 from storage.lake import Lake
 from storage.schema import FATES_IN_ORDER
-from storage.snapshot import Input, Manifest, Snapshot, commit_snapshot
+from storage.snapshot import Input, Manifest, Snapshot, check_name, commit_snapshot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +57,7 @@ class BuildConfig:
     gates: GatesConfig = field(default_factory=GatesConfig)
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", self.name):
-            raise ConfigError(
-                f"name: expected lower-case letters, digits, '.', '_' or '-' (at most 64), got {self.name!r}"
-            )
+        check_name(self.name)
         if not self.sources:
             raise ConfigError(f"recipe '{self.name}': expected at least one [[sources]], got none")
         names = [source.name for source in self.sources]
@@ -260,7 +252,7 @@ def recipe_fingerprint(config: BuildConfig, root: Path) -> str:
 
 
 def make_manifest(plan: Plan, start: float) -> Manifest:
-    """Describe what the finished stages made: what it is, and (in `commit`) where and when."""
+    """Describe what the finished stages made: what it is, and (in `commit`) how long it took since `start`."""
     workspace, config, parent = plan.workspace, plan.config, plan.parent
     summary = publish.summarize(workspace, parent, config.mix)
     funnel = workspace.records("fates")[0]["funnel"]
@@ -305,13 +297,7 @@ def make_manifest(plan: Plan, start: float) -> Manifest:
         gates=gates,
         status="promoted" if all(gate["passed"] for gate in gates) else "quarantined",
         summary=summary,
-        commit={
-            "id": uuid4().hex,
-            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "seconds": round(time.monotonic() - start, 3),
-        },
+        commit={"seconds": round(time.monotonic() - start, 3)},
     )
 
 

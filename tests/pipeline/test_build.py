@@ -318,7 +318,7 @@ def test_a_source_without_files_is_refused(tmp_path: Path) -> None:
 
 def test_names_that_are_paths_are_refused() -> None:
     """A corpus name becomes a folder, so it may not climb."""
-    with pytest.raises(ConfigError, match=r"'\.\./\.\./etc'"):
+    with pytest.raises(ConfigError, match="'../../etc'"):
         BuildConfig(name="../../etc", sources=(SourceConfig(path="x", name="x"),))
     with pytest.raises(ConfigError, match="two sources are called 'x'"):
         BuildConfig(
