@@ -14,7 +14,7 @@ from py3langid.langid import MODEL_FILE, LanguageIdentifier
 from pipeline.stage import KEEP, VERDICT
 from storage.errors import ConfigError
 
-SAMPLE_CHARS = 450
+SAMPLE_CHARS = 300
 """Characters read of a text, as three windows at its start, middle and end: a foreign title page, licence or
 bibliography must not decide. Accuracy on texts of ten sentences in 71 languages is 0.98 from 150 to 1,200 characters
 alike, at a cost that grows with them; one sentence (mean 175 characters) gives 0.967."""
@@ -57,7 +57,7 @@ class LanguageConfig:
 def identify_language(batch: pa.RecordBatch, config: LanguageConfig) -> pa.RecordBatch:
     """The batch with `lang` and `lang_score` filled; "" and 0 for domains without a language and texts without letters.
 
-    Cost: at most some 0.2 ms a document, whatever its length.
+    Cost: at most some 0.1 ms a document, whatever its length.
     """
     languages: list[str] = []
     scores: list[float] = []
