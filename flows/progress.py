@@ -60,7 +60,14 @@ class BarProgress:
 def _bars() -> "Bars":
     # late: rich costs 80 ms, and most commands are done before a bar would be seen
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        SpinnerColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
     from rich.text import Text
 
     class AmountColumn(ProgressColumn):
@@ -73,6 +80,9 @@ def _bars() -> "Bars":
             return Text(f"{amount}  {number(speed)}/s" if speed else amount)
 
     return Progress(
+        SpinnerColumn(
+            finished_text=" "
+        ),  # moves while a stage of few large tasks has nothing to tell
         TextColumn("{task.description:<14}", markup=False),
         BarColumn(),
         AmountColumn(),

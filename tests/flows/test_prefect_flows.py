@@ -16,6 +16,9 @@ import pytest
 
 from flows.server import prefect_answers
 from pipeline.build import STAGES
+from storage.errors import BusyError, GristmillError
+
+from .conftest import TINY_MODEL
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(300)]
 
@@ -164,3 +167,90 @@ def test_flow_without_server_is_refused(gristmill_process: Command, tiny_recipe:
     )
     assert answer.code == 2
     assert "prefect server start" in answer.err
+
+
+def children_of(pid: int) -> list[int]:
+    """Training processes that were told to die with this one, and run."""
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            arguments = (process / "cmdline").read_text().split("\0")
+            is_zombie = (process / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except (OSError, IndexError):  # no process, or gone meanwhile
+            continue
+        if "--die-with" in arguments and str(pid) in arguments and not is_zombie:
+            found.append(int(process.name))
+    return found
+
+
+def wait_until(is_true: Callable[[], Any], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+def test_training_through_prefect_stops_dies_and_goes_on(
+    prefect_environment: dict[str, str],
+    gristmill: Command,
+    gristmill_process: Command,
+    tiny_recipe: Path,
+    tmp_path: Path,
+) -> None:
+    """SIGTERM leaves a checkpoint and exit code 75, kill -9 leaves no process, the same command ends the run."""
+    lake = tmp_path / "lake"
+    assert gristmill("build", tiny_recipe, "--lake", lake, "--workers", 1).code == 0
+    longer = ("train.steps=400", "train.eval_every=400", "train.checkpoint_every=20")
+    settings = [item for setting in longer for item in ("--set", setting)]
+    options = ("--lake", lake, *TINY_MODEL, *settings, "--run", "watched", "--workers", 1)
+    arguments = [str(argument) for argument in ("train", tiny_recipe, *options, "--flow")]
+
+    def newest() -> int:
+        states = (lake / "runs/watched/checkpoints").glob("step-*/state.json")
+        return max((int(path.parent.name.removeprefix("step-")) for path in states), default=0)
+
+    def interrupt(number: signal.Signals, from_step: int) -> tuple[int, str]:
+        flow = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", *arguments],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **prefect_environment},
+        )
+        try:
+            wait_until(lambda: newest() > from_step or flow.poll() is not None, 90)
+            assert flow.poll() is None, flow.communicate()[1]
+            children = children_of(flow.pid)
+            flow.send_signal(number)
+            _, err = flow.communicate(timeout=60)
+        finally:
+            flow.kill()
+        assert len(children) == 1
+        wait_until(lambda: not children_of(flow.pid), 10)
+        return flow.returncode, err
+
+    code, err = interrupt(signal.SIGTERM, 0)
+    assert code == 75, err
+    assert "gristmill train" in err.splitlines()[-1]
+    stopped = newest()
+    assert interrupt(signal.SIGKILL, stopped)[0] == -signal.SIGKILL
+    killed = newest()
+    assert 0 < stopped < killed < 400
+
+    done = gristmill_process(*arguments, "--json", **prefect_environment)
+    assert done.code == 0, done.err
+    assert done.json["resumed_from"] >= killed
+    assert f"resumed from step {done.json['resumed_from']}" in done.err
+    direct = gristmill(*arguments[:-1], "--no-flow", "--json").json
+    assert direct["was_finished"]
+    assert direct["hash"] == done.json["hash"]
+
+
+def test_errors_keep_their_class_through_the_subprocess() -> None:
+    """What the training process says it ended with is raised in the flow; anything else is our base class."""
+    from flows.training import _error_class  # late: prefect, which only this marked file may load
+
+    assert _error_class("BusyError") is BusyError
+    for other in ("ZeroDivisionError", "ClassVar", ""):
+        assert _error_class(other) is GristmillError
