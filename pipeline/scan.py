@@ -124,7 +124,7 @@ class Scan:
     def num_words(self) -> int:
         """Words with a letter or digit in them (Gopher's "non-symbol words").
 
-        Where words have no spaces, SPACELESS_WORD_CHARS of their letters count as one, and five other letters or digits.
+        Where words have no spaces, SPACELESS_WORD_CHARS letters count as one, as do five other letters or digits.
         """
         if self.is_spaceless:
             counts = self.characters

@@ -17,18 +17,32 @@ from storage.errors import ConfigError
 
 SENTENCES = {
     "en": "All human beings are born free and equal in dignity and rights.",
-    "de": "Alle Menschen sind frei und gleich an W\u00fcrde und Rechten geboren.",
-    "fr": "Tous les \u00eatres humains naissent libres et \u00e9gaux en dignit\u00e9 et en droits.",
-    "fi": "Kaikki ihmiset syntyv\u00e4t vapaina ja tasavertaisina arvoltaan ja oikeuksiltaan.",
-    "pl": "Wszyscy ludzie rodz\u0105 si\u0119 wolni i r\u00f3wni pod wzgl\u0119dem swej godno\u015bci i swych praw.",
-    "ru": "\u0412\u0441\u0435 \u043b\u044e\u0434\u0438 \u0440\u043e\u0436\u0434\u0430\u044e\u0442\u0441\u044f "
-    "\u0441\u0432\u043e\u0431\u043e\u0434\u043d\u044b\u043c\u0438 \u0438 \u0440\u0430\u0432\u043d\u044b\u043c\u0438.",
-    "el": "\u038c\u03bb\u03bf\u03b9 \u03bf\u03b9 \u03ac\u03bd\u03b8\u03c1\u03c9\u03c0\u03bf\u03b9 "
-    "\u03b3\u03b5\u03bd\u03bd\u03b9\u03bf\u03cd\u03bd\u03c4\u03b1\u03b9 \u03b5\u03bb\u03b5\u03cd\u03b8\u03b5\u03c1\u03bf\u03b9.",
-    "zh": "\u4eba\u4eba\u751f\u800c\u81ea\u7531\uff0c\u5728\u5c0a\u4e25\u548c\u6743\u5229\u4e0a\u4e00\u5f8b\u5e73\u7b49\u3002",
-    "ja": "\u3059\u3079\u3066\u306e\u4eba\u9593\u306f\u3001\u751f\u307e\u308c\u306a\u304c\u3089\u306b\u3057\u3066\u81ea\u7531\u3067\u3042\u308b\u3002",
-    "th": "\u0e21\u0e19\u0e38\u0e29\u0e22\u0e4c\u0e17\u0e31\u0e49\u0e07\u0e2b\u0e25\u0e32\u0e22\u0e40\u0e01\u0e34\u0e14\u0e21\u0e32"
-    "\u0e21\u0e35\u0e2d\u0e34\u0e2a\u0e23\u0e30",
+    "de": "Alle Menschen sind frei und gleich an W\xfcrde und Rechten geboren.",
+    "fr": "Tous les \xeatres humains naissent libres et \xe9gaux en dignit\xe9 et en droits.",
+    "fi": "Kaikki ihmiset syntyv\xe4t vapaina ja tasavertaisina arvoltaan ja oikeuksiltaan.",
+    "pl": "Wszyscy ludzie rodz\u0105 si\u0119 wolni i r\xf3wni pod wzgl\u0119dem swej godno\u015bci i swych praw.",
+    "ru": (
+        "\u0412\u0441\u0435 \u043b\u044e\u0434\u0438 \u0440\u043e\u0436\u0434\u0430"
+        "\u044e\u0442\u0441\u044f \u0441\u0432\u043e\u0431\u043e\u0434\u043d\u044b\u043c"
+        "\u0438 \u0438 \u0440\u0430\u0432\u043d\u044b\u043c\u0438."
+    ),
+    "el": (
+        "\u038c\u03bb\u03bf\u03b9 \u03bf\u03b9 \u03ac\u03bd\u03b8\u03c1\u03c9\u03c0"
+        "\u03bf\u03b9 \u03b3\u03b5\u03bd\u03bd\u03b9\u03bf\u03cd\u03bd\u03c4\u03b1\u03b9"
+        " \u03b5\u03bb\u03b5\u03cd\u03b8\u03b5\u03c1\u03bf\u03b9."
+    ),
+    "zh": (
+        "\u4eba\u4eba\u751f\u800c\u81ea\u7531\uff0c\u5728\u5c0a\u4e25\u548c\u6743\u5229\u4e0a"
+        "\u4e00\u5f8b\u5e73\u7b49\u3002"
+    ),
+    "ja": (
+        "\u3059\u3079\u3066\u306e\u4eba\u9593\u306f\u3001\u751f\u307e\u308c\u306a\u304c\u3089"
+        "\u306b\u3057\u3066\u81ea\u7531\u3067\u3042\u308b\u3002"
+    ),
+    "th": (
+        "\u0e21\u0e19\u0e38\u0e29\u0e22\u0e4c\u0e17\u0e31\u0e49\u0e07\u0e2b\u0e25\u0e32\u0e22"
+        "\u0e40\u0e01\u0e34\u0e14\u0e21\u0e32\u0e21\u0e35\u0e2d\u0e34\u0e2a\u0e23\u0e30"
+    ),
 }
 
 
