@@ -104,7 +104,8 @@ def language_of(text: str) -> tuple[str, float]:
     if not any(map(str.isalpha, sample)):
         return "", 0.0
     language, score = _identifier().classify(sample)
-    return ("", 0.0) if language == _NO_LANGUAGE else (language, score)
+    # Rounded: the last bits of the model's sums differ between processors, and a snapshot's bytes must not.
+    return ("", 0.0) if language == _NO_LANGUAGE else (language, round(float(score), 4))
 
 
 @cache

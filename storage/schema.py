@@ -32,7 +32,7 @@ DOCUMENTS = _schema(
         _field("uri", pa.string(), "file:line, file#offset or archive!member, relative to the recipe"),
         _field("domain", pa.string(), "code, poetry, science, chat, web, books, ..."),
         _field("license", pa.string(), "licence of the text, as the source states it"),
-        _field("lang", pa.string(), "ISO 639-1 code of the main language; empty if not determined"),
+        _field("lang", pa.string(), "ISO 639 code of the main language; empty if not determined"),
         _field("lang_score", pa.float32(), "confidence of lang in [0, 1]"),
         _field("toxicity", pa.float32(), "score of the toxicity model in [0, 1]"),
         _field("content_hash", pa.string(), "32 hex digits: blake2b-128 of the white-space-normalised text"),
