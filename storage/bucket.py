@@ -5,7 +5,7 @@ Beside the bucket there is a folder on this machine for downloads, and for files
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -114,6 +114,9 @@ class Bucket:
             except (AlreadyExistsError, PreconditionError):
                 return False
         return True
+
+    def sync_names(self, paths: Iterable[str]) -> None:
+        """Nothing to do: a put is answered when it is durable."""
 
     def delete(self, paths: Sequence[str]) -> None:
         """Remove objects; those that do not exist are no error."""

@@ -30,8 +30,10 @@ def _corpora(lake: Lake) -> list[str]:
 def versions(lake: Lake, name: str) -> list[int]:
     """Versions of a corpus that exist, ascending; empty if there is no such corpus."""
     folder = manifest_path(name, 1).rsplit("/", 1)[0]
-    found = (re.fullmatch(r"(\d{6,})\.json", e.path.rsplit("/", 1)[-1]) for e in lake.list(folder))
-    return sorted(int(match[1]) for match in found if match)
+    paths = {entry.path for entry in lake.list(folder)}
+    found = (re.fullmatch(r".*/([0-9]+)\.json", path) for path in paths)
+    numbers = {int(match[1]) for match in found if match}
+    return sorted(number for number in numbers if manifest_path(name, number) in paths)
 
 
 def read_manifest(lake: Lake, name: str, version: int) -> Manifest:
@@ -165,6 +167,8 @@ def _snapshot_of(lake: Lake, run: str) -> tuple[str, int, str]:
     try:
         body = json.loads(lake.read_bytes(path))
         name, _, version = body["snapshot"].partition("@")
+        if not is_name(name):
+            raise ValueError(f"snapshot {body['snapshot']!r}")
         return name, int(version), body.get("snapshot_hash", "")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptError(
@@ -244,8 +248,10 @@ def _is_leftover(entry: Entry) -> bool:
 
 
 def _delete(lake: Lake, entries: list[Entry]) -> None:
+    """Remove files, and the folders of builds that are empty then."""
     for entry in entries:
         lake.delete(entry.path)
-    for folder in sorted({entry.path.rsplit("/", 1)[0] for entry in entries}):
-        if not lake.list(folder, temporary=True):
-            lake.delete_prefix(folder)
+    builds = {re.match(r"corpora/[^/]+/(data|work)/[^/]+/", entry.path) for entry in entries}
+    for build in sorted(match[0] for match in builds if match):
+        if not lake.list(build, temporary=True):
+            lake.delete_prefix(build)

@@ -6,7 +6,7 @@ is there after a power cut has all of its content.
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,6 +125,16 @@ class Disk:
                 self._sync_folder(target.parent)
         return created
 
+    def sync_names(self, paths: Iterable[str]) -> None:
+        """Make the names of files, and of the folders that they are in, survive a power cut."""
+        folders = {folder for path in paths for folder in Path(path).parents}
+        with in_plain_words(self.root, "sync"):
+            for folder in sorted(folders, reverse=True):  # the deepest first
+                with suppress(FileNotFoundError):  # still to be made, and synced then
+                    self._sync_folder(self.root / folder)
+            with suppress(FileNotFoundError, PermissionError):
+                self._sync_folder(self.root.parent)
+
     def delete(self, paths: Sequence[str]) -> None:
         """Remove files; those that do not exist are no error. Not synced: one that comes back does no harm."""
         for path in paths:
@@ -177,9 +187,8 @@ class Disk:
     def _sync_folder(self, folder: Path) -> None:
         try:
             self._sync(folder)
-        except (
-            OSError
-        ) as error:  # disks that cannot sync a folder (CIFS) say so; there is no other way
+        except OSError as error:
+            # A disk that cannot sync a folder (CIFS) says so; there is no other way then.
             if error.errno != errno.EINVAL:
                 raise
 

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -158,6 +158,13 @@ class Lake:
                 f"{self.where(path)}: expected to be the first to write it, but pid {found.get('pid', '?')} on "
                 f"{found.get('host', '?')} did at {found.get('created_at', '?')}; run the same command again"
             ) from failure
+
+    def sync_names(self, paths: Iterable[str]) -> None:
+        """Make sure that these files keep their names after a power cut, before something is built on them.
+
+        Whoever finds a file needs it: its writer may have been killed between the rename and the fsync of the folder.
+        """
+        self._store.sync_names(map(_inside, paths))
 
     def delete(self, path: str) -> None:
         """Remove a file; no error if there is none."""

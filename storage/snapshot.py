@@ -226,6 +226,9 @@ def commit_snapshot(lake: Lake, manifest: Manifest) -> Manifest:
     }
     manifest = replace(manifest, commit=here | manifest.commit | {"id": os.urandom(16).hex()})
     path = manifest_path(manifest.name, manifest.version)
+    # A build that goes on takes over files of one that was killed, maybe before it had synced their folder.
+    new = [shard.path for shard in manifest.shards if shard.version == manifest.version]
+    lake.sync_names([*new, *([manifest.tokenizer["path"]] if manifest.tokenizer else []), path])
     try:
         lake.commit_bytes(path, manifest.to_json(), manifest.commit["id"])
     except ConflictError:

@@ -1,13 +1,14 @@
 """Build a snapshot, die at the n-th file operation, lose what was not synced, build again: for every n.
 
-    python crash_zygote.py LAKES SCRATCH kill|lose_data|lose_names
+    python crash_zygote.py LAKES SCRATCH kill|lose_data|lose_names|lose_names_late
 
 `test_crash.py` runs it and judges what it prints. LAKES is a folder or bucket for one lake a line, SCRATCH a folder. Each build runs in a fork of this process, which itself never starts a thread. It kills itself with SIGKILL in the hook,
 just before the n-th operation. What a power cut could then do is done to the lake:
 
-    kill        nothing: the system stays up, all writes arrive
-    lose_data   a file whose content was not synced is empty
-    lose_names  a name that appeared after the last sync of its folder is gone, and so is unsynced content
+    kill             nothing: the system stays up, all writes arrive
+    lose_data        a file whose content was not synced is empty
+    lose_names       a name that appeared after the last sync of its folder is gone, and so is unsynced content
+    lose_names_late  the same, but only once the last build is done: it must not trust what the ones before left
 
 One line of JSON is printed for each n; the last one is the build that nobody killed.
 """
@@ -196,9 +197,13 @@ def main() -> None:
         notes_file = Path(scratch, f"{last}.notes")
         notes = os.open(notes_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
-        def cut(lake: Lake = lake, notes_file: Path = notes_file) -> None:
-            if lake.root is not None and variant != "kill":
-                cut_power(lake.root, notes_file, lose_names=variant == "lose_names")
+        def cut(lake: Lake = lake, notes_file: Path = notes_file, *, done: bool = False) -> None:
+            if (
+                lake.root is not None
+                and variant != "kill"
+                and (done or variant != "lose_names_late")
+            ):
+                cut_power(lake.root, notes_file, lose_names=variant != "lose_data")
 
         def resume(tell: Callable[[str], object], lake: Lake = lake) -> None:
             tell(look(lake))
@@ -218,7 +223,7 @@ def main() -> None:
         killed_again, after = in_child(resume, last, notes)
         cut()
         _, told = in_child(finish, 0, notes)
-        cut()
+        cut(done=True)
         _, found = in_child(check, 0, notes)
         os.close(notes)
         line = {

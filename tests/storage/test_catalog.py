@@ -73,6 +73,8 @@ def test_strange_files_in_a_lake_are_no_corpora(local_lake: Lake, publish: Publi
     strange = [
         "corpora/.trash/snapshots/000001.json",
         "corpora/poems/snapshots/notes.txt",
+        "corpora/poems/snapshots/2.json",
+        "corpora/poems/snapshots/old/000002.json",
         "corpora/readme",
         "notes",
     ]
@@ -141,7 +143,7 @@ def test_verify_checks_what_runs_refer_to(local_lake: Lake, publish: Publish) ->
         "good": {"snapshot": "poems@1", "snapshot_hash": snapshot.hash},
         "other": {"snapshot": "poems@1", "snapshot_hash": "0" * 64},
         "lost": {"snapshot": "poems@2"},
-        "strange": {"snapshot": 3},
+        "strange": {"snapshot": "../poems@1"},
     }
     for run, body in runs.items():
         local_lake.write_bytes(f"runs/{run}/run.json", json.dumps(body).encode())

@@ -35,7 +35,7 @@ def check(lines: list[dict], *, at_least: int) -> None:
     assert seen == sorted(seen) and not seen[0] and seen[-1]
 
 
-@pytest.mark.parametrize("variant", ["kill", "lose_data", "lose_names"])
+@pytest.mark.parametrize("variant", ["kill", "lose_data", "lose_names", "lose_names_late"])
 def test_a_build_on_disk_survives_a_crash_at_every_file_operation(
     tmp_path: Path, variant: str
 ) -> None:
