@@ -154,7 +154,9 @@ def test_error_in_a_flow_keeps_its_exit_code(
     )
     answer = gristmill_process(*arguments, "--flow", **prefect_environment)
     assert answer.code == 2
-    assert answer.err.splitlines()[-1].startswith("gristmill: ")
+    # Not always the last line: Prefect may say after it that it still sends events.
+    assert any(line.startswith("gristmill: source") for line in answer.err.splitlines())
+    assert "Traceback" not in answer.err
     runs = ask(prefect_environment, "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})
     assert runs[0]["state_type"] == "FAILED"
     assert "no/*.txt" in runs[0]["state"]["message"]
@@ -232,7 +234,7 @@ def test_training_through_prefect_stops_dies_and_goes_on(
 
     code, err = interrupt(signal.SIGTERM, 0)
     assert code == 75, err
-    assert "gristmill train" in err.splitlines()[-1]
+    assert "the same command goes on" in err
     stopped = newest()
     assert interrupt(signal.SIGKILL, stopped)[0] == -signal.SIGKILL
     killed = newest()
