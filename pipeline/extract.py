@@ -59,13 +59,9 @@ def html_to_text(
     Raises ExtractError for a page beyond the limits of `config`.
     """
     config = config or ExtractConfig()
-    if len(data) > config.max_bytes:
-        raise ExtractError(
-            "too_long",
-            f"expected a page of at most {config.max_bytes} bytes, got {len(data)}; raise read.html.max_bytes to take it",
-        )
+    _check_size(data, config)
     options = {
-        "charset": charset,
+        "charset": charset and charset.encode("ascii", "ignore").decode(),
         "main_content": config.main_content,
         "max_depth": config.max_depth,
     }
@@ -95,20 +91,37 @@ def answer(question: bytes) -> bytes:
     return orjson.dumps(["", text, title])
 
 
-def decode_html(data: bytes, charset: str | None = None) -> str:
-    """Decode a page by its byte order mark, the header's charset, its meta tag, or else a guess; never fails."""
+def decode_page(
+    data: bytes, charset: str | None = None, config: ExtractConfig | None = None
+) -> str:
+    """Decode a page by its byte order mark, the header's charset, its meta tag, or else a guess.
+
+    Raises ExtractError only if it is too long.
+    """
+    _check_size(data, config or ExtractConfig())
+    return _decode(data, charset)
+
+
+def _decode(data: bytes, charset: str | None) -> str:
     for mark, encoding in _MARKS:
         if data.startswith(mark):
             return data[len(mark) :].decode(encoding, "replace")
     named = map_encoding_to_html5(charset.strip("\"' \t")) if charset else None
     encoding = named or detect_encoding(data, from_html_meta=True) or "utf-8"
+    # A page whose own tags can be read as ASCII is not UTF-16, whatever they say.
     if encoding.startswith("utf-16") and data[:1024].count(0) < len(data[:1024]) // 8:
-        encoding = (
-            "utf-8"  # a page whose own tags are readable as ASCII is not UTF-16, whatever they say
-        )
+        encoding = "utf-8"
     return bytes_to_str(
         data, encoding, errors="replace", fallback_encodings=("utf-8", "windows-1252")
     )
+
+
+def _check_size(data: bytes, config: ExtractConfig) -> None:
+    if len(data) > config.max_bytes:
+        raise ExtractError(
+            "too_long",
+            f"expected a page of at most {config.max_bytes} bytes, got more; raise read.html.max_bytes to take it",
+        )
 
 
 _MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
@@ -116,7 +129,7 @@ _MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", 
 
 def _extract(data: bytes, charset: str | None, config: ExtractConfig) -> tuple[str, str]:
     try:
-        markup = decode_html(data, charset)
+        markup = _decode(data, charset)
         tree = HTMLTree.parse(markup)
         root = tree.document.document_element if tree.document is not None else None
         # Fewer tags cannot be so deep; the walk takes a third of the time that the rest does.

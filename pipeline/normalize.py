@@ -61,7 +61,7 @@ _TELLING = (
             "box",
         ]
     )
-    + "\u00d9\u0402\u045e"
+    + "\u00b0\u00d9\u0402\u045e"
 )
 # Begins with one set of characters, which `re` can look for ten times as fast as for alternatives.
 _SUSPECT = re.compile(
@@ -103,11 +103,15 @@ def content_hash(texts: pa.Array) -> pa.Array:
 
 
 def looks_like_mojibake(text: str) -> bool:
-    """Say the same as ftfy.badness.is_bad, some 20 times as fast on clean text."""
-    return any(
-        BADNESS_RE.search(text, max(0, suspect.start() - _REACH), suspect.end() + _REACH)
-        for suspect in _SUSPECT.finditer(text)
-    )
+    """Say the same as ftfy.badness.is_bad, ten to fifty times as fast on clean text."""
+    searched = 0
+    for suspect in _SUSPECT.finditer(text):
+        # Ahead by a few more characters, so that where suspects are many each place is searched once, not ten times.
+        if suspect.end() + _REACH > searched:
+            searched = suspect.end() + 3 * _REACH
+            if BADNESS_RE.search(text, max(0, suspect.start() - _REACH), searched):
+                return True
+    return False
 
 
 def _normalize_code(text: str, stats: Counter[str]) -> str:

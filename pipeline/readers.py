@@ -70,6 +70,8 @@ def _file_rows(
 ) -> Generator[Row]:
     uri, ending = found.uri, inner_ending(found.path.name)
     raw_head = file.read(_HEAD_BYTES)
+    if not raw_head:
+        return
     compression = compression_of(raw_head)
     table = _table_reader(source.reader, ending, raw_head)
     if table and not compression:

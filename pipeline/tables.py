@@ -81,16 +81,24 @@ def _guarded(
 
 
 def _parquet_batches(file: IO[bytes], source: SourceConfig) -> Iterator[pa.RecordBatch]:
+    stream = pa.PythonFile(file, mode="r")
+    thrift: dict[str, Any] = {
+        "thrift_string_size_limit": _MAX_METADATA_BYTES,
+        "thrift_container_size_limit": _MAX_METADATA_BYTES // 64,
+    }
+    # Opened twice: which columns stay dictionaries can only be said at once, and of columns that exist.
+    with pq.ParquetFile(stream, **thrift) as parquet:
+        metadata = parquet.metadata
+        columns = _columns(parquet.schema_arrow, source)
     with pq.ParquetFile(
-        pa.PythonFile(file, mode="r"),
-        read_dictionary=[source.text_field],
+        stream,
+        metadata=metadata,
+        read_dictionary=columns,
         buffer_size=1 << 20,
         pre_buffer=False,
-        thrift_string_size_limit=_MAX_METADATA_BYTES,
-        thrift_container_size_limit=_MAX_METADATA_BYTES // 64,
+        **thrift,
     ) as parquet:
-        columns = _columns(parquet.schema_arrow, source)
-        groups = [parquet.metadata.row_group(i) for i in range(parquet.metadata.num_row_groups)]
+        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         mean_bytes = max((g.total_byte_size // max(1, g.num_rows) for g in groups), default=1)
         rows = max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, mean_bytes)))
         yield from parquet.iter_batches(batch_size=rows, columns=columns, use_threads=False)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-from pipeline.extract import ExtractError, decode_html, html_to_text
+from pipeline.extract import ExtractError, decode_page, html_to_text
 from pipeline.formats import binary_problem
 from pipeline.raw import Problem, ReadLimits, Row, bad_row, document_row
 
@@ -21,6 +21,7 @@ _MAX_HEADER_BYTES = 64 << 10
 _START = re.compile(rb"WARC/[0-9]\.[0-9]{1,2}\r?\n")
 _NEXT = re.compile(rb"\nWARC/[0-9]\.[0-9]{1,2}\r?\n")
 _HEADER_ENDS = (b"\r\n\r\n", b"\n\n")
+_WITH_DOCUMENTS = (WarcRecordType.response, WarcRecordType.resource, WarcRecordType.conversion)
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 
@@ -31,6 +32,8 @@ class _Frame(NamedTuple):
     data: bytes
     """The whole record, header and block; of a broken one what there is."""
     problem: Problem | None
+    is_gap: bool = False
+    """The problem lies between two records; the second of them begins at the same offset."""
 
 
 def read_warc(chunks: Iterator[bytes | Problem], uri: str, limits: ReadLimits) -> Iterator[Row]:
@@ -40,43 +43,38 @@ def read_warc(chunks: Iterator[bytes | Problem], uri: str, limits: ReadLimits) -
     are no documents. Memory: one record.
     """
     for frame in _frames(chunks, limits):
-        where = f"{uri}#{frame.offset}"
+        where = f"{uri}#{frame.offset}{'-gap' if frame.is_gap else ''}"
         if frame.problem is not None:
             yield Problem(frame.problem.rule, frame.problem.detail, frame.data[:8000]).row(where)
             continue
-        yield from _record_rows(frame.data, where, limits)
+        row = _record_row(frame.data, where, limits)
+        if row is not None:
+            yield row
 
 
-def _record_rows(data: bytes, where: str, limits: ReadLimits) -> Iterator[Row]:
+def _record_row(data: bytes, where: str, limits: ReadLimits) -> Row | None:
+    """The document that a whole record is, None if it is of a type that holds none."""
     try:
-        for record in ArchiveIterator(
-            io.BytesIO(data), parse_http=True, auto_decode="all", stream_detect=False
-        ):
-            if record.record_type not in (
-                WarcRecordType.response,
-                WarcRecordType.resource,
-                WarcRecordType.conversion,
-            ):
-                return
-            mime, charset, status = "", None, 200
-            if record.http_headers is not None:
-                mime, charset = record.http_content_type or "", record.http_charset
-                status = record.http_headers.status_code or 0
-            else:
-                mime = (record.headers.get("Content-Type") or "").split(";")[0].strip().lower()
-                if record.record_type == WarcRecordType.response and mime != "application/http":
-                    mime = mime or "unknown"
-            if status != 200:
-                yield bad_row(
-                    where, "http_status", f"expected a page (status 200), got status {status}"
-                )
-                return
-            body = record.reader.read(limits.html.max_bytes + 1)
-            yield page_row(body, mime.lower(), charset, where, limits)
-            return
+        record = next(
+            iter(ArchiveIterator(io.BytesIO(data), auto_decode="all", stream_detect=False)), None
+        )
+        if record is None or record.record_type in (WarcRecordType.no_type, WarcRecordType.unknown):
+            return bad_row(where, "bad_record", "expected a WARC record of a known type", data)
+        if record.record_type not in _WITH_DOCUMENTS:
+            return None
+        http = record.http_headers
+        if http is not None and http.status_code != 200:
+            detail = f"expected a page (status 200), got status {http.status_code}"
+            return bad_row(where, "http_status", detail)
+        if http is not None:
+            mime, charset = record.http_content_type or "", record.http_charset
+        else:
+            mime, charset = (record.headers.get("Content-Type") or "").split(";")[0], None
+        body = record.reader.read(limits.html.max_bytes + 1)
     except (OSError, ValueError, RuntimeError) as error:
         detail = f"expected a WARC record, got: {str(error)[:300]}"
-        yield bad_row(where, "bad_record", detail, data[:8000])
+        return bad_row(where, "bad_record", detail, data)
+    return page_row(body, mime.strip().lower(), charset, where, limits)
 
 
 def page_row(body: bytes, mime: str, charset: str | None, where: str, limits: ReadLimits) -> Row:
@@ -84,29 +82,18 @@ def page_row(body: bytes, mime: str, charset: str | None, where: str, limits: Re
     if not body.strip():
         return bad_row(where, "empty", "expected a page, got an empty body")
     is_html = mime in _HTML_TYPES or (not mime and body.lstrip()[:1] == b"<")
-    if not is_html and mime and mime != "text/plain":
+    if not is_html and mime not in ("", "text/plain"):
         detail = f"expected HTML or plain text, got {mime[:80]}"
         return bad_row(where, "unsupported_type", detail)
-    if (
-        b"\0" in body[:2]
-        or body.startswith(_UTF16_MARKS)
-        or (charset or "").lower().startswith("utf-16")
-    ):
-        problem = None
-    else:
-        problem = binary_problem(body)
-    if problem is not None:
+    is_utf16 = body.startswith(_UTF16_MARKS) or (charset or "").lower().startswith("utf-16")
+    if not is_utf16 and (problem := binary_problem(body)):
         return problem.row(where)
     try:
         if is_html:
             return document_row(where, html_to_text(body, charset, limits.html)[0])
-        if len(body) > limits.html.max_bytes:
-            raise ExtractError(
-                "too_long", f"expected a text of at most {limits.html.max_bytes} bytes, got more"
-            )
-        return document_row(where, decode_html(body, charset))
+        return document_row(where, decode_page(body, charset, limits.html))
     except ExtractError as error:
-        return bad_row(where, error.rule, str(error), body[:8000])
+        return bad_row(where, error.rule, str(error), body)
 
 
 def _frames(chunks: Iterator[bytes | Problem], limits: ReadLimits) -> Iterator[_Frame]:
@@ -123,7 +110,7 @@ def _frames(chunks: Iterator[bytes | Problem], limits: ReadLimits) -> Iterator[_
         if segment.problem is None:
             return
         if not segment.is_reported:
-            yield _Frame(segment.offset, b"", segment.problem)
+            yield _Frame(segment.offset, b"", segment.problem, is_gap=True)
         offset = segment.offset
 
 
@@ -165,13 +152,13 @@ def _segment_frames(segment: "_Segment", limits: ReadLimits) -> Iterator[_Frame]
             problem = _CUT
         else:
             segment.fill(total + 10)
-            after = segment.peek(total + 10)[total:].lstrip(b"\r\n")
-            if b"WARC/".startswith(after[:5]):
+            behind = segment.peek(total + 10)[total:]
+            if behind.startswith(b"\r\n\r\n") or b"WARC/".startswith(behind.lstrip(b"\r\n")[:5]):
                 yield _Frame(offset, segment.take(total), None)
                 continue
             problem = Problem(
                 "bad_length",
-                f"expected the record to end after {length} bytes, got {after!r} there",
+                f"expected the record to end after {length} bytes, got {behind!r} there",
             )
         sample = segment.peek(8000)
         is_next = segment.seek_next()

@@ -1,0 +1,163 @@
+"""Finding inputs: what a path, a folder or a glob means, odd names, and messages when nothing matches."""
+
+import os
+from hashlib import blake2b
+from pathlib import Path
+
+import pytest
+
+from pipeline.readers import ReadLimits, SourceConfig, find_inputs, fingerprint, read_input
+from pipeline.sources import inner_ending, show_path
+from storage.errors import InputError
+
+ODD_NAMES = [
+    b"new\nline.jsonl",
+    b"\x1b[31mred.jsonl",
+    b"caf\xe9 latin.jsonl",
+    "gr\xfc\xdfe \u4e2d\u6587.jsonl".encode(),
+    b"$HOME.jsonl",
+    b"-rf.jsonl",
+    b"*.jsonl",
+    b"[a].jsonl",
+    b"a b.jsonl",
+    b"..jsonl.jsonl",
+    b"%41.jsonl",
+    b"<b>&amp;.jsonl",
+    "\u202egnp.jsonl".encode(),
+]
+
+
+def uris(source: SourceConfig, root: Path) -> list[str]:
+    return [found.uri for found in find_inputs(source, root)]
+
+
+def write(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text('{"text": "a"}\n')
+
+
+def test_paths_folders_and_globs(tmp_path: Path) -> None:
+    """A file is itself, a folder all its visible files at any depth, ** any number of folders; always sorted."""
+    write(
+        tmp_path,
+        "d/b.jsonl",
+        "d/a.txt",
+        "d/e/f/c.jsonl",
+        "d/.hidden.jsonl",
+        "d/.git/x.jsonl",
+        "z.jsonl",
+    )
+    assert uris(SourceConfig(path="d/b.jsonl"), tmp_path) == ["d/b.jsonl"]
+    assert uris(SourceConfig(path="d"), tmp_path) == ["d/a.txt", "d/b.jsonl", "d/e/f/c.jsonl"]
+    assert uris(SourceConfig(path="d", reader="jsonl"), tmp_path) == ["d/b.jsonl", "d/e/f/c.jsonl"]
+    assert uris(SourceConfig(path="d/*.jsonl"), tmp_path) == ["d/b.jsonl"]
+    assert uris(SourceConfig(path="**/*.jsonl"), tmp_path) == [
+        "d/b.jsonl",
+        "d/e/f/c.jsonl",
+        "z.jsonl",
+    ]
+    assert uris(SourceConfig(path="d/**"), tmp_path)[:2] == ["d/a.txt", "d/b.jsonl"]
+    assert uris(SourceConfig(path="d/**/c.*"), tmp_path) == ["d/e/f/c.jsonl"]
+    assert uris(SourceConfig(path="d/.*.jsonl"), tmp_path) == ["d/.hidden.jsonl"]
+
+
+def test_paths_outside_the_recipes_folder_stay_whole(tmp_path: Path) -> None:
+    """A recipe may name files elsewhere, and a named link leads where it leads."""
+    write(tmp_path, "data/a.jsonl", "recipes/r.toml")
+    outside = str(tmp_path / "data")
+    assert uris(SourceConfig(path=outside), tmp_path / "recipes") == [f"{outside}/a.jsonl"]
+    assert uris(SourceConfig(path="../data/*"), tmp_path / "recipes") == [f"{outside}/a.jsonl"]
+    (tmp_path / "recipes/link.jsonl").symlink_to("../data/a.jsonl")
+    (found,) = find_inputs(SourceConfig(path="link.jsonl"), tmp_path / "recipes")
+    assert (found.uri, found.problem, found.path) == ("link.jsonl", "", tmp_path / "data/a.jsonl")
+
+
+def test_odd_names_are_read_and_shown_safely(tmp_path: Path) -> None:
+    """Every file is read under its own name; uris are printable and never the same for two files."""
+    for name in ODD_NAMES:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_text('{"text": "a"}\n')
+    source = SourceConfig(path="*.jsonl", reader="jsonl")
+    found = find_inputs(source, tmp_path)
+    # The name that is the glob itself is taken literally.
+    assert [item.uri for item in found] == ["*.jsonl"]
+    found = find_inputs(SourceConfig(path="."), tmp_path)
+    assert len({item.uri for item in found}) == len(ODD_NAMES) - 1  # "..jsonl.jsonl" is hidden
+    for item in found:
+        (batch,) = read_input(item, source, ReadLimits())
+        assert batch["text"].to_pylist() == ["a"]
+        assert item.uri.isprintable()
+    assert show_path(Path("new\nline")) == "new%0Aline"
+    assert show_path(os.fsdecode(b"caf\xe9")) == "caf%E9"
+    assert show_path("%41") == "%2541"
+    assert show_path("100% gr\xfc\xdfe") == "100% gr\xfc\xdfe"
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (
+            "poems/*.txt",
+            r"expected poems/\*.txt .* to match at least one file, .*exists is .*; did you mean poem\?",
+        ),
+        ("poem/x.txt", "exists is .*poem, which holds a.jsonl"),
+        ("empty", "expected a file in the folder empty .*got none"),
+        ("empty/*", "exists is .*empty, which is empty"),
+        ("nothing/at/all", "exists is .*, which holds empty, poem"),
+    ],
+)
+def test_nothing_found_names_what_is_nearest(tmp_path: Path, path: str, message: str) -> None:
+    """The message holds the pattern and the nearest thing that exists."""
+    write(tmp_path, "poem/a.jsonl")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=message):
+        find_inputs(SourceConfig(path=path), tmp_path)
+
+
+def test_a_folder_without_the_readers_files_says_which_it_wants(tmp_path: Path) -> None:
+    """A named reader takes only its own endings from a folder."""
+    write(tmp_path, "d/a.txt")
+    with pytest.raises(
+        InputError, match=r"expected a file ending in \.parquet, \.pq in the folder d"
+    ):
+        find_inputs(SourceConfig(path="d", reader="parquet"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("texts/poems/**/*.txt", "poems"),
+        ("data/x.jsonl.zst", "x"),
+        ("/abs/archive.tar", "archive.tar"),
+        ("*.txt", "source"),
+        ("..", "source"),
+        ("tree/v1.2", "v1.2"),
+    ],
+)
+def test_sources_are_named_after_their_path(path: str, name: str) -> None:
+    """The last part that is no pattern, without the endings that say how it is read."""
+    assert SourceConfig(path=path).name == name
+
+
+def test_endings_look_through_compression() -> None:
+    """The ending before that of the compression decides the reader, in any case."""
+    assert [inner_ending(n) for n in ("a.JSONL.GZ", "a.txt", "a.gz", "a", ".xz")] == [
+        ".jsonl",
+        ".txt",
+        "",
+        "",
+        "",
+    ]
+
+
+def test_fingerprint_is_of_the_bytes(tmp_path: Path) -> None:
+    """blake2b-128 of the content, whatever the name; a file that cannot be read is an InputError."""
+    (tmp_path / "a").write_bytes(b"x" * 3_000_000)
+    assert fingerprint(tmp_path / "a") == blake2b(b"x" * 3_000_000, digest_size=16).hexdigest()
+    with pytest.raises(InputError, match="gone: expected a readable file, got: No such file"):
+        fingerprint(tmp_path / "gone")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(
+        InputError, match="pipe: expected a readable file, got: expected a regular file"
+    ):
+        fingerprint(tmp_path / "pipe")
