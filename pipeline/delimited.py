@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from pipeline.formats import Lines, has_surrogates, row_from_fields
 from pipeline.raw import Problem, ReadLimits, Row, bad_row
-from pipeline.sources import SourceConfig
+from pipeline.source_config import SourceConfig
 
 
 def read_csv(lines: Lines, uri: str, source: SourceConfig, limits: ReadLimits) -> Iterator[Row]:

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from pipeline.raw import Problem, ReadLimits, Row, bad_row, document_row
-from pipeline.sources import SourceConfig, is_domain
+from pipeline.source_config import SourceConfig, is_domain
 
 Lines = Iterator[tuple[int, bytes | Problem]]
 

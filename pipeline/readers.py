@@ -17,15 +17,8 @@ from pipeline.delimited import read_csv
 from pipeline.formats import binary_problem, read_jsonl, read_text, read_text_in_parts
 from pipeline.lines import split_lines, to_utf8
 from pipeline.raw import Problem, ReadLimits, Row, bad_row, gather_batches
-from pipeline.sources import (
-    READER_ENDINGS,
-    FoundInput,
-    Reader,
-    SourceConfig,
-    find_inputs,
-    fingerprint,
-    inner_ending,
-)
+from pipeline.source_config import READER_ENDINGS, Reader, SourceConfig, inner_ending
+from pipeline.sources import FoundInput, find_inputs, fingerprint
 from pipeline.tables import read_arrow, read_parquet
 from pipeline.warc import page_row, read_warc
 

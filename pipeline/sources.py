@@ -1,136 +1,27 @@
-"""Where texts come from: what a recipe's source names, and the files found there.
+"""The files of a source, in a fixed order, and everything in their place that cannot be read.
 
-Files are found in a fixed order and never through a symbolic link that leaves the named folder. What matches but cannot
-be read (a pipe, a dangling link, a directory called x.jsonl) is found too, with its `problem`, and ends quarantined.
+No symbolic link is followed out of the named folder. What matches but is no readable file (a pipe, a dangling link, a
+directory called x.jsonl) is found too, with its `problem`, and ends quarantined.
 """
 
-import codecs
 import difflib
 import errno
 import fnmatch
 import hashlib
 import os
-import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from pipeline.compression import ENDINGS, open_regular, read_chunks
-from storage.errors import ConfigError, InputError
-
-Reader = Literal["auto", "text", "jsonl", "csv", "parquet", "arrow", "warc", "html", "code"]
-
-# fmt: off
-READER_ENDINGS: dict[str, tuple[str, ...]] = {
-    "text": (".txt", ".text", ".md", ".markdown", ".rst"),
-    "jsonl": (".jsonl", ".ndjson", ".json", ".jsonlines"),
-    "csv": (".csv", ".tsv"),
-    "parquet": (".parquet", ".pq"),
-    "arrow": (".arrow", ".feather", ".ipc", ".arrows"),
-    "warc": (".warc", ".wet"),
-    "html": (".html", ".htm", ".xhtml"),
-    "code": (
-        ".py", ".pyi", ".pyx", ".c", ".h", ".cc", ".cpp", ".cxx", ".hpp", ".hh", ".cu", ".java", ".kt", ".scala",
-        ".groovy", ".go", ".rs", ".zig", ".nim", ".d", ".js", ".mjs", ".cjs", ".jsx", ".ts", ".tsx", ".vue", ".rb",
-        ".php", ".pl", ".pm", ".lua", ".tcl", ".sh", ".bash", ".zsh", ".ps1", ".r", ".jl", ".m", ".mm", ".swift",
-        ".dart", ".cs", ".fs", ".vb", ".hs", ".ml", ".mli", ".clj", ".ex", ".exs", ".erl", ".el", ".lisp", ".scm",
-        ".sql", ".f", ".f90", ".pas", ".v", ".sv", ".vhd", ".asm", ".s", ".cmake", ".proto", ".toml", ".yaml", ".yml",
-    ),
-}
-# fmt: on
-"""Endings, before those of compression, by which a file's reader is guessed; any other file is read as text."""
+from pipeline.compression import open_regular, read_chunks
+from pipeline.source_config import READER_ENDINGS, SourceConfig, inner_ending, is_pattern, show_path
+from storage.errors import InputError
 
 _NOT_SOURCES = frozenset(
     {"node_modules", "vendor", "third_party", "site-packages", "__pycache__", "build", "dist"}
 )
 """Folders of a source tree that hold other people's code or products of the build; the code reader leaves them out."""
-
-_TEXT_FIELD_READERS = ("auto", "jsonl", "csv", "parquet", "arrow")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceConfig:
-    """One place that texts come from."""
-
-    __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}
-
-    path: str
-    """File, folder or glob (`**` for folders of any depth), relative to the recipe. In a folder, hidden files are left out."""
-    name: str = ""
-    """Name of the source in reports and documents; by default made from the path."""
-    reader: Reader = "auto"
-    """How to read the files; `auto` goes by each file's ending and first bytes."""
-    domain: str = ""
-    """Kind of text: web, books, poetry, code, science, ... It chooses the quality profile. Default: code for the reader
-    `code`, else web."""
-    license: str = "unknown"
-    """Licence of the texts, where a record does not name its own."""
-    text_field: str = "text"
-    """Field or column that holds the text (JSONL, CSV, Parquet, Arrow)."""
-    license_field: str = "license"
-    """Field or column that holds a record's licence, if it is there (JSONL, CSV, Parquet, Arrow)."""
-    domain_field: str = ""
-    """Field or column that holds a record's domain; empty: the source's domain for all."""
-    encoding: str = "utf-8"
-    """Encoding of text, code, JSONL and CSV files without a byte order mark; HTML says its own."""
-    split_bytes: int = 0
-    """Cut a text file into documents of at least this many bytes, at blank lines; 0 keeps a file one document."""
-
-    def __post_init__(self) -> None:
-        where = f"sources: path = {self.path!r}"
-        if not self.path.strip():
-            raise ConfigError(
-                "sources: expected `path` to name a file, a folder or a glob, got an empty string"
-            )
-        if "\0" in self.path:
-            raise ConfigError(f"{where}: expected a path, got one with a NUL character in it")
-        if "://" in self.path:
-            raise ConfigError(
-                f"{where}: expected a local path, got a URL; download the files first"
-            )
-        if not self.name:
-            object.__setattr__(self, "name", _name_from(self.path))
-        if not self.domain:
-            object.__setattr__(self, "domain", "code" if self.reader == "code" else "web")
-        if not is_domain(self.domain):
-            raise ConfigError(
-                f"{where}: expected `domain` of lower-case letters, digits, - and _ (at most 64), got {self.domain!r}"
-            )
-        if not self.text_field:
-            raise ConfigError(
-                f"{where}: expected `text_field` to name a field, got an empty string"
-            )
-        for field, default in (
-            ("text_field", "text"),
-            ("license_field", "license"),
-            ("domain_field", ""),
-        ):
-            if self.reader not in _TEXT_FIELD_READERS and getattr(self, field) != default:
-                raise ConfigError(
-                    f"{where}: `{field}` has no effect with reader = {self.reader!r}; take it out"
-                )
-        try:
-            "".encode(self.encoding)
-            codecs.getincrementaldecoder(self.encoding)
-        except (LookupError, ValueError) as error:
-            raise ConfigError(
-                f"{where}: expected `encoding` to be a text encoding that Python knows, such as utf-8, latin-1 or "
-                f"cp1252, got {self.encoding!r}"
-            ) from error
-        if self.encoding != "utf-8" and self.reader in ("parquet", "arrow", "warc", "html"):
-            raise ConfigError(
-                f"{where}: `encoding` has no effect with reader = {self.reader!r}; take it out"
-            )
-        if self.split_bytes < 0:
-            raise ConfigError(
-                f"{where}: expected `split_bytes` of at least 0, got {self.split_bytes}"
-            )
-        if self.split_bytes and self.reader not in ("auto", "text"):
-            raise ConfigError(
-                f"{where}: `split_bytes` has no effect with reader = {self.reader!r}; take it out"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,11 +40,6 @@ class FoundInput:
     """The problem in words."""
 
 
-def is_domain(name: str) -> bool:
-    """Whether a domain may be called this."""
-    return re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name) is not None
-
-
 def find_inputs(source: SourceConfig, root: Path) -> list[FoundInput]:
     """Find the files of a source, sorted by uri; `root` is the folder that relative paths start from.
 
@@ -166,7 +52,7 @@ def find_inputs(source: SourceConfig, root: Path) -> list[FoundInput]:
     if kind == "directory":
         base, paths = start, list(_walk(start, source))
     elif kind == "missing":
-        base, paths = _match(source.path, root)
+        base, paths = _match(source, root)
     else:
         # Named in full, so a link is followed wherever it leads.
         return [_found(start, source, root, None)]
@@ -190,41 +76,6 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
-def show_path(path: Path | str) -> str:
-    """Give a path as text that is safe to print: control characters and undecodable bytes as %XX, / for folders."""
-    text = path.as_posix() if isinstance(path, Path) else path
-    if text.isascii() and text.isprintable() and "%" not in text:
-        return text
-    # A % that would read as an escape is escaped too, so that two names never look the same.
-    text = re.sub(r"%(?=[0-9A-Fa-f]{2})", "%25", text)
-    return "".join(
-        c if c.isprintable() else "".join(f"%{b:02X}" for b in c.encode("utf-8", "surrogateescape"))
-        for c in text
-    )
-
-
-def inner_ending(name: str) -> str:
-    """Give a file name's ending before that of its compression, in lower case: .jsonl of x.jsonl.gz."""
-    path = Path(name.lower())
-    return Path(path.stem).suffix if path.suffix in ENDINGS else path.suffix
-
-
-def _name_from(path: str) -> str:
-    fixed = [
-        part for part in Path(path).parts if not _is_pattern(part) and part not in ("/", "..", ".")
-    ]
-    name = fixed[-1] if fixed else "source"
-    for _ in range(2):
-        suffix = Path(name.lower()).suffix
-        if suffix in ENDINGS or any(suffix in endings for endings in READER_ENDINGS.values()):
-            name = Path(name).stem
-    return show_path(name) or "source"
-
-
-def _is_pattern(part: str) -> bool:
-    return any(c in part for c in "*?[")
-
-
 def _kind(path: Path) -> str:
     """What a path leads to, links followed."""
     try:
@@ -232,7 +83,7 @@ def _kind(path: Path) -> str:
     except OSError as error:
         if error.errno == errno.ELOOP:
             return "symlink_loop"
-        if path.is_symlink():
+        if _is_link(path):
             return "dangling_link"
         return (
             "missing"
@@ -244,6 +95,13 @@ def _kind(path: Path) -> str:
     if stat.S_ISDIR(mode):
         return "directory"
     return "pipe" if stat.S_ISFIFO(mode) else "device" if not stat.S_ISSOCK(mode) else "socket"
+
+
+def _is_link(path: Path) -> bool:
+    try:
+        return stat.S_ISLNK(path.lstat().st_mode)
+    except OSError:  # Path.is_symlink raises where a folder above may not be searched
+        return False
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -281,38 +139,41 @@ def _walk(folder: Path, source: SourceConfig) -> Iterator[Path]:
         todo.extend(reversed(below))
 
 
-def _match(pattern: str, root: Path) -> tuple[Path, list[Path]]:
+def _match(source: SourceConfig, root: Path) -> tuple[Path, list[Path]]:
     """Give (folder before the first wildcard, paths that match the glob)."""
-    parts = Path(pattern).parts
-    first = next((i for i, part in enumerate(parts) if _is_pattern(part)), len(parts))
+    parts = Path(source.path).parts
+    first = next((i for i, part in enumerate(parts) if is_pattern(part)), len(parts))
     base = root.joinpath(*parts[:first])
     if first == len(parts) or _kind(base) != "directory":
         return base, []
-    return base, list(dict.fromkeys(_match_parts(base, parts[first:])))
-
-
-def _match_parts(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
-    part, rest = parts[0], parts[1:]
-    try:
-        entries = _entries(folder)
-    except OSError:
-        return
-    if part == "**":
-        yield from _match_parts(folder, rest or ("*",))
+    found: dict[Path, None] = {}
+    # Folders to look at, each with the parts of the pattern that are left to match there.
+    todo = [(base, parts[first:])]
+    seen = set(todo)
+    while todo:
+        folder, (part, *rest) = todo.pop()
+        try:
+            entries = [e for e in _entries(folder) if not e.name.startswith(".") or part[0] == "."]
+        except OSError:
+            found[folder] = None  # cannot be listed: reported
+            continue
+        next_parts = []
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):
-                yield from _match_parts(folder / entry.name, parts)
-        return
-    for entry in entries:
-        if entry.name.startswith(".") and not part.startswith("."):
-            continue
-        if not fnmatch.fnmatchcase(entry.name, part):
-            continue
-        if rest:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _match_parts(folder / entry.name, rest)
-        else:
-            yield folder / entry.name
+            path, is_folder = folder / entry.name, entry.is_dir(follow_symlinks=False)
+            if part == "**":
+                if is_folder and (source.reader != "code" or entry.name not in _NOT_SOURCES):
+                    next_parts.append((path, (part, *rest)))
+            elif not fnmatch.fnmatchcase(entry.name, part):
+                continue
+            elif rest:
+                next_parts += [(path, tuple(rest))] if is_folder else []
+            elif not (is_folder and part == "*"):  # * means the files, *.txt means this folder too
+                found[path] = None
+        if part == "**":
+            next_parts.append((folder, tuple(rest) or ("*",)))
+        todo += [item for item in next_parts if item not in seen]
+        seen.update(next_parts)
+    return base, list(found)
 
 
 def _lies_in(path: Path, base: Path) -> bool:
@@ -339,7 +200,7 @@ _PROBLEMS = {
 def _found(path: Path, source: SourceConfig, root: Path, base: Path | None) -> FoundInput:
     """Describe a path that matched; `base` is the folder that links must not lead out of, None if they may."""
     kind = _kind(path)
-    is_link = path.is_symlink()
+    is_link = _is_link(path)
     problem = "" if kind == "file" else kind
     if kind == "directory" and not is_link and not os.access(path, os.R_OK | os.X_OK):
         problem = "unreadable"
@@ -378,7 +239,7 @@ def _nothing_found(source: SourceConfig, root: Path, kind: str) -> str:
         )
     nearest, missing = root, ""
     for part in Path(source.path).parts:
-        if _is_pattern(part) or _kind(nearest / part) == "missing":
+        if is_pattern(part) or _kind(nearest / part) == "missing":
             missing = part
             break
         nearest = nearest / part

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from pipeline.formats import row_from_fields
 from pipeline.raw import BATCH_BYTES, BATCH_ROWS, ReadLimits, Row, bad_row
-from pipeline.sources import SourceConfig
+from pipeline.source_config import SourceConfig
 
 _ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, IndexError, MemoryError, OverflowError)
 """What pyarrow raises for a damaged file."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.readers import ReadLimits, SourceConfig, find_inputs, fingerprint, read_input
-from pipeline.sources import inner_ending, show_path
+from pipeline.source_config import inner_ending, show_path
 from storage.errors import InputError
 
 ODD_NAMES = [
@@ -57,9 +57,28 @@ def test_paths_folders_and_globs(tmp_path: Path) -> None:
         "d/e/f/c.jsonl",
         "z.jsonl",
     ]
-    assert uris(SourceConfig(path="d/**"), tmp_path)[:2] == ["d/a.txt", "d/b.jsonl"]
+    for path in ("d/**", "d/**/*", "d/**/**", "./d"):
+        assert uris(SourceConfig(path=path), tmp_path) == ["d/a.txt", "d/b.jsonl", "d/e/f/c.jsonl"]
+    assert uris(SourceConfig(path="d/*"), tmp_path) == ["d/a.txt", "d/b.jsonl"]
+    assert uris(SourceConfig(path="*/e/**/c.jsonl"), tmp_path) == ["d/e/f/c.jsonl"]
     assert uris(SourceConfig(path="d/**/c.*"), tmp_path) == ["d/e/f/c.jsonl"]
     assert uris(SourceConfig(path="d/.*.jsonl"), tmp_path) == ["d/.hidden.jsonl"]
+
+
+def test_folders_of_any_depth(tmp_path: Path) -> None:
+    """1,500 folders inside one another are walked, whatever Python's recursion limit."""
+    folders = [tmp_path / "d"]
+    for _ in range(1499):
+        folders.append(folders[-1] / "d")
+    for folder in folders:
+        folder.mkdir()
+    (folders[-1] / "x.jsonl").write_text("{}")
+    found = [find_inputs(SourceConfig(path=path), tmp_path) for path in ("d", "d/**/*.jsonl")]
+    # Taken away here, because shutil.rmtree, which clears tmp_path, is recursive.
+    (folders[-1] / "x.jsonl").unlink()
+    for folder in reversed(folders):
+        folder.rmdir()
+    assert [len(inputs) for inputs in found] == [1, 1]
 
 
 def test_paths_outside_the_recipes_folder_stay_whole(tmp_path: Path) -> None:
