@@ -99,12 +99,19 @@ def bad_row(uri: str, rule: str, detail: str, sample: bytes | str | None = None)
     return Row(uri, text, None, None, rule, detail.encode("utf-8", "backslashreplace").decode())
 
 
+# White space of all scripts, controls, and what else normalisation takes out of a text.
+_BLANK = "".join(
+    c for c in map(chr, range(0x3001)) if c.isspace() or c < " " or "\x7f" <= c < "\xa0"
+)
+_BLANK += "\ufeff\ufffe\uffff"
+
+
 def document_row(
     uri: str, text: str, *, license: str | None = None, domain: str | None = None
 ) -> Row:
     """A good record, or a bad one if there is no text in it."""
-    if not text or text.isspace():
-        return bad_row(uri, "empty", "expected text, got none or only white space")
+    if not text.strip(_BLANK):
+        return bad_row(uri, "empty", "expected text, got none or only white space and controls")
     return Row(uri, text, license, domain)
 
 

@@ -71,8 +71,9 @@ class SourceConfig:
         if "\0" in self.path:
             raise ConfigError(f"{where}: expected a path, got one with a NUL character in it")
         if "://" in self.path:
+            # Not shown: there may be a password in it.
             raise ConfigError(
-                f"{where}: expected a local path, got a URL; download the files first"
+                "sources: expected `path` to be local, got a URL; download the files first"
             )
         if not self.name:
             object.__setattr__(self, "name", _name_from(self.path))

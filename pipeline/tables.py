@@ -21,7 +21,7 @@ _ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, IndexError, MemoryE
 _MAX_METADATA_BYTES = 64 << 20
 """Bytes of a Parquet footer beyond which it is refused; its strings and lists may not be longer either."""
 
-_RATIO_FREE_CHARACTERS = 64 << 20
+_RATIO_FREE_BYTES = 64 << 20
 """A table may always hold this much text, whatever its ratio to the file's size."""
 
 
@@ -29,7 +29,8 @@ def read_parquet(
     file: IO[bytes], uri: str, source: SourceConfig, limits: ReadLimits
 ) -> Iterator[Row]:
     """Yield a document a row, uri `file#row` from 0. Memory: some pages of the columns that are read."""
-    return _guarded(_parquet_batches(file, source), "a Parquet", file, uri, source, limits)
+    batches = _parquet_batches(file, source, limits)
+    return _guarded(batches, "a Parquet", file, uri, source, limits)
 
 
 def read_arrow(
@@ -56,19 +57,14 @@ def _guarded(
     limits: ReadLimits,
 ) -> Iterator[Row]:
     """Rows of the batches; whatever goes wrong with the file is one more row, named after the file."""
-    most = max(_RATIO_FREE_CHARACTERS, limits.max_ratio * file.seek(0, 2))
+    num_bytes = file.seek(0, 2)
     file.seek(0)
     num_rows = num_characters = 0
     try:
         for batch in batches:
             for row in _batch_rows(batch, uri, num_rows, source, limits):
                 num_characters += len(row.text or "")
-                if num_characters > most:
-                    raise _TableError(
-                        "bomb",
-                        f"expected at most {limits.max_ratio:g} times the file's size, got more; if the file is sound, "
-                        "raise read.max_ratio",
-                    )
+                _check_ratio(num_characters, num_bytes, limits)
                 yield row
             num_rows += len(batch)
     except _TableError as error:
@@ -80,7 +76,18 @@ def _guarded(
         )
 
 
-def _parquet_batches(file: IO[bytes], source: SourceConfig) -> Iterator[pa.RecordBatch]:
+def _check_ratio(num_produced: int, num_stored: int, limits: ReadLimits) -> None:
+    if num_produced > max(_RATIO_FREE_BYTES, limits.max_ratio * num_stored):
+        raise _TableError(
+            "bomb",
+            f"expected at most {limits.max_ratio:g} times the stored size, got {num_produced} bytes out of "
+            f"{num_stored}; if the file is sound, raise read.max_ratio",
+        )
+
+
+def _parquet_batches(
+    file: IO[bytes], source: SourceConfig, limits: ReadLimits
+) -> Iterator[pa.RecordBatch]:
     stream = pa.PythonFile(file, mode="r")
     thrift: dict[str, Any] = {
         "thrift_string_size_limit": _MAX_METADATA_BYTES,
@@ -99,6 +106,9 @@ def _parquet_batches(file: IO[bytes], source: SourceConfig) -> Iterator[pa.Recor
         **thrift,
     ) as parquet:
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        for column in (g.column(i) for g in groups for i in range(g.num_columns)):
+            if column.path_in_schema in columns:
+                _check_ratio(column.total_uncompressed_size, column.total_compressed_size, limits)
         mean_bytes = max((g.total_byte_size // max(1, g.num_rows) for g in groups), default=1)
         rows = max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, mean_bytes)))
         yield from parquet.iter_batches(batch_size=rows, columns=columns, use_threads=False)

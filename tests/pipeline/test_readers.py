@@ -225,7 +225,7 @@ def test_batches_are_bounded(tmp_path: Path) -> None:
     ("fields", "message"),
     [
         ({"path": " "}, "an empty string"),
-        ({"path": "https://example.org/x"}, "expected a local path, got a URL"),
+        ({"path": "https://me:secret@example.org/x"}, "expected `path` to be local, got a URL"),
         ({"path": "x", "domain": "../x"}, "expected `domain` of lower-case letters"),
         ({"path": "x", "reader": "text", "text_field": "body"}, "`text_field` has no effect"),
         ({"path": "x", "encoding": "utf-9"}, "expected `encoding` to be a text encoding"),
@@ -237,8 +237,9 @@ def test_batches_are_bounded(tmp_path: Path) -> None:
 )
 def test_wrong_sources_are_refused(fields: dict[str, Any], message: str) -> None:
     """What cannot be meant is said at once, in the recipe's words."""
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as caught:
         SourceConfig(**fields)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

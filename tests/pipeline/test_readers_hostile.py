@@ -85,6 +85,7 @@ BAD_LINES = {
     b'{"text": "one", "text": "two"}': "duplicate_key",
     b'{"text": ""}': "empty",
     b'{"text": " \\n\\t"}': "empty",
+    b'{"text": "\\u0000\\u001f\\ufeff\\u3000"}': "empty",
 }
 
 
@@ -446,6 +447,14 @@ def test_a_dictionary_cannot_blow_up(tmp_path: Path) -> None:
     rows = read(tmp_path, "x.parquet", data)
     assert rows[-1]["error"] == "bomb"
     assert len(rows) < 100
+
+
+def test_a_page_cannot_blow_up(tmp_path: Path) -> None:
+    """A Parquet column that says it unpacks 500-fold is not unpacked."""
+    table = pa.table({"text": ["x" * 1_000_000] * 100})
+    data = parquet_bytes(table, compression="zstd", use_dictionary=False)
+    assert len(data) < 100_000
+    assert [row["error"] for row in read(tmp_path, "x.parquet", data)] == ["bomb"]
 
 
 def test_false_offsets_and_indices_are_found(tmp_path: Path) -> None:
