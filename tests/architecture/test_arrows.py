@@ -83,7 +83,7 @@ def test_readme_tree_exists() -> None:
     named = set()
     for line in block[1].splitlines():
         folder, _, rest = line.partition("/")
-        for name in re.findall(r"[a-z_]+\.(?:py|jinja)", rest.split("  #")[0]):
+        for name in re.findall(r"[\w.]+\.(?:py|jinja)", rest.split("  #")[0]):
             assert (ROOT / folder / name).is_file(), f"{folder}/{name}"
             named.add(f"{folder}/{name}")
     modules = {
