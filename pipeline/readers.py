@@ -88,7 +88,11 @@ def _file_rows(
         )
         yield bad_row(uri, "unsupported_type", detail)
     else:
-        yield from _text_rows(to_utf8(chunks, source.encoding), reader, uri, source, limits)
+        patience = limits.max_bad_records
+        if binary_problem(head):
+            patience = min(patience, _BINARY_PATIENCE)
+        chunks = to_utf8(chunks, source.encoding)
+        yield from _text_rows(chunks, reader, uri, source, limits, patience)
 
 
 def _text_rows(
@@ -97,6 +101,7 @@ def _text_rows(
     uri: str,
     source: SourceConfig,
     limits: ReadLimits,
+    patience: int,
 ) -> Iterator[Row]:
     if reader in ("text", "code") and not source.split_bytes:
         yield from read_text(chunks, uri, limits)
@@ -115,7 +120,7 @@ def _text_rows(
         if row.error is None:
             yield from rows
             return
-        if num_bad >= limits.max_bad_records:
+        if num_bad >= patience:
             yield bad_row(
                 uri,
                 "given_up",
@@ -123,6 +128,10 @@ def _text_rows(
                 "set the source's `reader` if it was guessed wrong",
             )
             return
+
+
+_BINARY_PATIENCE = 20
+"""Bad lines after which a JSONL or CSV file that begins with binary data is given up."""
 
 
 def _peek(chunks: Iterator[bytes | Problem]) -> tuple[bytes, Iterator[bytes | Problem]]:
