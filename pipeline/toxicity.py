@@ -107,6 +107,11 @@ def listed_words() -> dict[str, NDArray[np.uint64]]:
     return {language: np.sort(hash_words(listed)) for language, listed in words.items()}
 
 
+def is_listed(words: NDArray[np.uint64], listed: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which words stand in a sorted list; twice as fast as `np.isin`, which sorts the words."""
+    return listed[np.minimum(np.searchsorted(listed, words), len(listed) - 1)] == words
+
+
 def score_toxicity(batch: pa.RecordBatch) -> pa.Array:
     """Score in [0, 1] of each document, float32; 0 for one without words. About 10 MB of text a second and core."""
     return pa.array(score_texts(batch["text"], shipped_model()), pa.float32())
@@ -177,8 +182,8 @@ def _listed_share(batch: pa.RecordBatch) -> NDArray[np.float64]:
         document = windows.document[block.windows][block.word_window]
         number += np.bincount(document, minlength=len(batch))
         for code, mask in spoken.items():
-            hit = np.isin(block.words, lists[code]) & mask[document]
-            listed += np.bincount(document, hit, len(batch))
+            hit = document[is_listed(block.words, lists[code])]
+            listed += np.bincount(hit[mask[hit]], minlength=len(batch))
     # Of a handful of words one listed one says nothing.
     return np.where(number >= 10, listed / np.maximum(number, 1), 0.0)
 
