@@ -120,6 +120,8 @@ class TrainConfig:
     """Arithmetic of the matrix products; auto is bf16 where the hardware has it. Weights are kept in fp32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto is a GPU if there is one."""
+    compile: Literal["auto"] | bool = "auto"
+    """Compile the blocks (about 10 s on 2 cores); auto does it where there is a compiler and the run is long enough."""
     seed: int = 0
     """Decides initial weights and order of samples."""
     eval_every: int = 100

@@ -33,6 +33,12 @@ def _has_bf16(device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
+def product_dtype(like: torch.Tensor) -> torch.dtype:
+    """Dtype in which a product with `like` runs here: that of autocast, if on."""
+    kind = like.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else like.dtype
+
+
 def autocast(device: torch.device, dtype: torch.dtype) -> torch.autocast:
     """Context in which matrix products run in `dtype`; weights stay float32."""
     return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)

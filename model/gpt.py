@@ -1,11 +1,14 @@
 """The decoder: embedding, blocks of attention and SwiGLU with RMSNorm before each, final norm. Llama-shaped."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.attention import Attention, KVCache, Mask, document_mask
+from model.attention import Attention, KVCache, document_bias
 from model.config import ModelConfig
+from model.device import product_dtype
 from model.positions import rotation_table
 
 # Dimensions: B batch, T time, C model width, F hidden width of SwiGLU, V vocabulary, P half a head
@@ -23,9 +26,13 @@ class Block(nn.Module):
         self.down = nn.Linear(config.ffn_dim, config.n_embd, bias=False)
 
     def forward(
-        self, x_BTC: Tensor, table_2TP: Tensor, mask: Mask | None, cache: KVCache | None = None
+        self,
+        x_BTC: Tensor,
+        table_2TP: Tensor,
+        bias_BTS: Tensor | None,
+        cache: KVCache | None = None,
     ) -> Tensor:
-        x_BTC = x_BTC + self.attention(self.attention_norm(x_BTC), table_2TP, mask, cache)
+        x_BTC = x_BTC + self.attention(self.attention_norm(x_BTC), table_2TP, bias_BTS, cache)
         gate_BTF, up_BTF = self.gate_up(self.ffn_norm(x_BTC)).chunk(2, dim=-1)
         return x_BTC + self.down(F.silu(gate_BTF) * up_BTF)
 
@@ -44,6 +51,8 @@ class GPT(nn.Module):
         table_2TP = rotation_table(config.seq_len, config.head_dim, config.rope_theta)
         self.register_buffer("table_2TP", table_2TP, persistent=False)
         self.table_2TP: Tensor
+        self.run_block: Callable[..., Tensor] = nn.Module.__call__
+        """What runs a block where gradients are wanted; a compiled form may take its place."""
         self._draw_weights(torch.Generator().manual_seed(seed))
 
     def _draw_weights(self, generator: torch.Generator) -> None:
@@ -67,11 +76,12 @@ class GPT(nn.Module):
         """
         if documents_BT is None:
             documents_BT = torch.zeros_like(tokens_BT)
-        mask = Mask(document_mask(documents_BT))
+        bias_BTS = document_bias(documents_BT, product_dtype(self.output_VC))
         x_BTC = self.embedding(tokens_BT)
         table_2TP = self.table_2TP[:, : tokens_BT.size(1)]
+        run_block = self.run_block if torch.is_grad_enabled() else nn.Module.__call__
         for block in self.blocks:
-            x_BTC = block(x_BTC, table_2TP, mask)
+            x_BTC = run_block(block, x_BTC, table_2TP, bias_BTS)
         return self.final_norm(x_BTC)
 
     def new_caches(self, batch_size: int) -> list[KVCache]:
@@ -85,13 +95,11 @@ class GPT(nn.Module):
         """
         begin, num_new = caches[0].length, tokens_BT.size(1)
         table_2TP = self.table_2TP[:, begin : begin + num_new]
-        mask = None
-        if num_new > 1:  # one token may look at everything before it
-            allowed_TS = torch.ones(
-                num_new, begin + num_new, dtype=torch.bool, device=tokens_BT.device
-            )
-            mask = Mask(allowed_TS.tril(begin).expand(tokens_BT.size(0), -1, -1))
+        bias_BTS = None
+        if num_new > 1:  # one token may see everything before it
+            one_document = tokens_BT.new_zeros(1, begin + num_new)
+            bias_BTS = document_bias(one_document, product_dtype(self.output_VC))[:, begin:]
         x_BTC = self.embedding(tokens_BT)
         for block, cache in zip(self.blocks, caches, strict=True):
-            x_BTC = block(x_BTC, table_2TP, mask, cache)
+            x_BTC = block(x_BTC, table_2TP, bias_BTS, cache)
         return F.linear(self.final_norm(x_BTC[:, -1]), self.output_VC)

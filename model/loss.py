@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from model.device import product_dtype
+
 # Dimensions: N positions, C model width, V vocabulary, n positions of a slice
 
 IGNORE = -1
@@ -22,10 +24,7 @@ def summed_loss(hidden_NC: Tensor, output_VC: Tensor, targets_N: Tensor) -> Tens
     Products run in the dtype of autocast, if on; softmax and sums in float32. The gradient is computed along with the
     loss, so that no logits are kept: memory is that of one slice, instead of N * V numbers three times over.
     """
-    dtype = output_VC.dtype
-    if torch.is_autocast_enabled(hidden_NC.device.type):
-        dtype = torch.get_autocast_dtype(hidden_NC.device.type)
-    return _SummedLoss.apply(hidden_NC.to(dtype), output_VC, targets_N)
+    return _SummedLoss.apply(hidden_NC.to(product_dtype(output_VC)), output_VC, targets_N)
 
 
 class _SummedLoss(torch.autograd.Function):

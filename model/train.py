@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from model.checkpoint import load_latest, run_hash, save_checkpoint
+from model.compiling import compile_blocks, wants_compiled
 from model.config import ModelConfig, TrainConfig
 from model.device import autocast, pick_device, pick_dtype, pick_micro_batch_size
 from model.evaluate import Evaluator
@@ -87,7 +88,7 @@ def train(
     """Train on a snapshot, or go on with the run of that name; without a name, the same call goes on with its run.
 
     `on_step` gets each step's row of metrics.jsonl: step, loss (nats per token), lr, grad_norm, tokens, epoch,
-    tokens_per_s, seconds. `on_event` gets rows with `event` (start, resumed, damaged, evaluation, sample, checkpoint,
+    tokens_per_s, seconds. `on_event` gets rows with `event` (start, uncompiled, resumed, damaged, evaluation, sample, checkpoint,
     finished), `message` in words, and what else belongs to it. Raises Interrupted, after a checkpoint, on SIGTERM and
     Ctrl-C; BusyError if the run is being trained elsewhere; GristmillError if the loss is no number.
     """
@@ -134,11 +135,19 @@ class _Training:
         self.evaluator = Evaluator(snapshot, tokenizer, shape.seq_len)
         self.model = GPT(shape, config.seed).to(self.device)
         self.optimizer = make_optimizer(self.model, config)
+        self._compile()
         self.resumed_from = self._resume()
         self.metrics, self.ledger, self.samples = (
             JsonLines(lake, f"runs/{run}/{name}.jsonl", self.resumed_from or 0)
             for name in ("metrics", "ledger", "samples")
         )
+
+    def _compile(self) -> None:
+        if wants_compiled(self.config, self.model.config.num_params, self.device):
+            problem = compile_blocks(self.model, self.micro_batch_size, self.dtype)
+            if problem:
+                message = f"blocks run uncompiled, which is slower: {problem}"
+                self.tell({"event": "uncompiled", "message": message})
 
     def _resume(self) -> int | None:
         """Load the newest sound checkpoint; gives its step, None if there is none."""
@@ -220,8 +229,10 @@ class _Training:
 
     def _evaluate(self, step: int, max_tokens: int) -> Row | None:
         """Score the validation split and let the model write; None if there is nothing to validate on."""
-        for prompt in self.config.sample_prompts:
-            sampling = SampleConfig(max_tokens=self.config.sample_tokens, seed=self.config.seed)
+        for number, prompt in enumerate(self.config.sample_prompts):
+            sampling = SampleConfig(
+                max_tokens=self.config.sample_tokens, seed=self.config.seed + number
+            )
             text = sample_text(self.model, self.tokenizer, prompt, sampling)
             row = {"step": step, "prompt": prompt, "text": text}
             self.samples.append(row)
