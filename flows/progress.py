@@ -3,9 +3,9 @@
 Both are a `pipeline.stage.Progress`: called with stage, done, total and unit, as often as the work likes.
 """
 
-import math
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from pipeline.stage import Progress
 
 LINE_EVERY_S = 5.0
-"""Seconds between two lines of one stage: a log of an hour stays readable."""
+"""Seconds between the first lines of a stage; later a tenth of the time that it has taken, at most a minute."""
+
+RATE_OVER_LINES = 6
+"""Lines that a rate looks back on, so that time left follows a machine that others have made slow, or left."""
 
 
 @contextmanager
@@ -92,35 +95,30 @@ def _bars() -> "Bars":
 
 
 class LineProgress:
-    """Plain lines: a stage's first news, then at most one in `every_s`, then its end with the time it took."""
+    """Plain lines: a stage's first news, then one now and then, then its end with the time it took."""
 
-    def __init__(
-        self,
-        stream: TextIO,
-        *,
-        every_s: float = LINE_EVERY_S,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
-        self._every_s = every_s
         self._clock = clock
-        self._stage = ""
-        self._began = self._told = 0.0
-        self._first = self._done = 0
-        self._unit = ""
+        self._stage = self._unit = ""
+        self._began = 0.0
+        self._done = 0
+        self._told: deque[tuple[float, int]] = deque(maxlen=RATE_OVER_LINES)
 
     def __call__(self, stage: str, done: int, total: int | None, unit: str, /) -> None:
         now = self._clock()
         if stage != self._stage:
             self._finish(now)
-            self._stage, self._began, self._first = stage, now, done
-            self._told = -math.inf
+            self._stage, self._began = stage, now
+            self._told.clear()
         self._done, self._unit = done, unit
-        if done == total or now - self._told < self._every_s:
+        every_s = min(60.0, max(LINE_EVERY_S, (now - self._began) / 10))
+        if done == total or (self._told and now - self._told[-1][0] < every_s):
             return
-        self._told = now
-        elapsed = now - self._began
-        rate = (done - self._first) / elapsed if elapsed > 0 else 0.0
+        rate = 0.0
+        if self._told and now > self._told[0][0]:
+            rate = (done - self._told[0][1]) / (now - self._told[0][0])
+        self._told.append((now, done))
         of = "" if total is None else f"/{total:,}"
         speed = f", {number(rate)}/s" if rate else ""
         left = f", {duration((total - done) / rate)} left" if rate and total is not None else ""

@@ -9,7 +9,7 @@ from flows.progress import LineProgress
 def told(calls: list[tuple], seconds_a_call: float) -> list[str]:
     """Lines printed for calls that come at equal distances in time."""
     stream, ticks = io.StringIO(), itertools.count(step=seconds_a_call)
-    progress = LineProgress(stream, every_s=5, clock=lambda: float(next(ticks)))
+    progress = LineProgress(stream, clock=lambda: float(next(ticks)))
     for call in calls:
         progress(*call)
     progress.close()
@@ -35,11 +35,26 @@ def test_stage_has_a_first_and_a_last_line() -> None:
     ]
 
 
-def test_long_work_speaks_every_few_seconds_with_rate_and_time_left() -> None:
-    """A thousand steps of a second each give a line every five."""
-    lines = told([("train", step, 1000, "steps") for step in range(101)], 1.0)
+def test_long_work_speaks_now_and_then_with_rate_and_time_left() -> None:
+    """A thousand steps of a second each: every five seconds at first, later a tenth of the time so far."""
+    lines = told([("train", step, 1000, "steps") for step in range(1001)], 1.0)
     assert lines[1] == "train: 5/1,000 steps, 1/s, 16 min 35 s left"
-    assert len(lines) == 22
+    steps = [int(line.split()[1].partition("/")[0].replace(",", "")) for line in lines[:-1]]
+    gaps = [b - a for a, b in itertools.pairwise(steps)]
+    assert gaps[:5] == [5] * 5
+    assert gaps == sorted(gaps)
+    assert gaps[-1] == 60
+    assert lines[-1] == "train: 1,000 steps in 16 min 41 s"
+
+
+def test_rate_is_that_of_late() -> None:
+    """Work that was slow for a while and is quick now promises what it does now."""
+    stream, now = io.StringIO(), [0.0]
+    progress = LineProgress(stream, clock=lambda: now[0])
+    for step in range(950):
+        progress("train", step, 1000, "steps")
+        now[0] += 10.0 if step < 50 else 1.0
+    assert ", 1/s, " in stream.getvalue().splitlines()[-1]
 
 
 def test_resumed_work_counts_its_rate_from_where_it_began() -> None:
