@@ -12,8 +12,11 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from typing import IO, ClassVar
+
+from storage.errors import GristmillError
 
 
 class SandboxError(Exception):
@@ -28,6 +31,7 @@ class Sandbox:
     def __init__(self, function: str, seconds: float, memory_bytes: int) -> None:
         self._arguments = [function, str(seconds), str(memory_bytes)]
         self._child: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
 
     @classmethod
     def of(cls, function: str, seconds: float, memory_bytes: int) -> "Sandbox":
@@ -38,38 +42,58 @@ class Sandbox:
         return cls._shared[key]
 
     def ask(self, question: bytes) -> bytes:
-        """Give the function's answer. Raises SandboxError if there is none; the next call starts afresh."""
+        """Give the function's answer. Raises SandboxError if there is none; the next call starts afresh.
+
+        Raises GristmillError if no child can be started: that is this machine's fault, not the question's.
+        """
         reason = ""
-        for _ in range(2):
-            answer = self._try(question)
-            if answer is not None:
-                return answer
-            reason = self._bury()
-            if reason in (_TIME, _MEMORY):
-                break
-            # A child that somebody else killed must not decide what a corpus holds: the second time it counts.
+        with self._lock:
+            for _ in range(2):
+                answer = self._try(question)
+                if answer is not None:
+                    return answer
+                reason = self._bury()
+                if reason in (_TIME, _MEMORY):
+                    break
+                # A child that somebody else killed must not decide what a corpus holds: the second time it counts.
         raise SandboxError(reason)
 
     def _try(self, question: bytes) -> bytes | None:
-        if self._child is None:
-            self._child = self._start()
-        stdin, stdout = self._child.stdin, self._child.stdout
-        assert stdin is not None
-        assert stdout is not None
+        child = self._child = self._child or self._start()
+        assert child.stdin is not None
+        assert child.stdout is not None
         try:
-            _send(stdin, question)
-            return _receive(stdout)
+            _send(child.stdin, question)
+            return _receive(child.stdout)
         except BrokenPipeError:
             return None
+        except BaseException:
+            # Interrupted: its answer would be taken for that of the next question.
+            child.kill()
+            self._bury()
+            raise
 
     def _start(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "pipeline.sandbox", *self._arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            # The child imports what this process imports, wherever it was started.
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        command = [sys.executable, "-m", "pipeline.sandbox", *self._arguments]
+        kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        try:
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                # The child imports what this process imports, and has no credentials.
+                env={**kept, "PYTHONPATH": os.pathsep.join(sys.path)},
+            )
+            assert child.stdout is not None
+            if _receive(child.stdout) == _READY:
+                return child
+            reason = f"it ended with status {child.wait()} before it was ready"
+            child.communicate()
+        except OSError as error:
+            reason = str(error)
+        raise GristmillError(
+            f"expected to start the child process '{' '.join(command)}', got: {reason}; run it by hand to see why"
         )
 
     def _bury(self) -> str:
@@ -90,6 +114,8 @@ class Sandbox:
         return _MEMORY if status == _OUT_OF_MEMORY else f"it crashed with status {status}"
 
 
+_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "HOME", "LANG", "TMPDIR")
+_READY = b"ready"
 _TIME = "out of time"
 _MEMORY = "out of memory"
 _OUT_OF_MEMORY = 77
@@ -104,6 +130,7 @@ def serve(function: Callable[[bytes], bytes], seconds: float, memory_bytes: int)
         # For the parent, which may want to finish what it does; when it ends, so does the input.
         signal.signal(number, signal.SIG_IGN)
     stdin, stdout = sys.stdin.buffer, sys.stdout.buffer
+    _send(stdout, _READY)
     while (question := _receive(stdin)) is not None:
         # Processor time, so that a busy machine changes nothing; the default action ends the process.
         signal.setitimer(signal.ITIMER_PROF, seconds)

@@ -328,6 +328,14 @@ def test_a_file_of_another_kind_is_given_up(tmp_path: Path) -> None:
     assert len(rows) == 101
 
 
+def test_a_binary_file_by_another_name_is_given_up_soon(tmp_path: Path) -> None:
+    """Random bytes called .jsonl are not a quarantined record for each of their thousands of lines."""
+    rows = read(tmp_path, "x.jsonl", random.Random(0).randbytes(1 << 20))
+    assert [row["error"] for row in rows][20:] == ["given_up"]
+    rows = read(tmp_path, "x.jsonl", b"\0" * 2000 + b'\n{"text": "good"}\n')
+    assert [row["error"] for row in rows] == ["bad_json", None]
+
+
 def test_an_open_quote_costs_its_own_line(tmp_path: Path) -> None:
     """What it swallowed is read again."""
     good = b"".join(b"%d,fine text\n" % i for i in range(100))
