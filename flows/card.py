@@ -103,12 +103,12 @@ def _rules(rules: Sequence[Row], rejects: Sequence[Row]) -> str:
         samples.setdefault((row["stage"], row["rule"]), row)
     ranked = sorted(documents.items(), key=lambda item: (-item[1], item[0]))[:MAX_RULES]
     lines = []
-    for key, count in ranked:
-        sample = samples.get(key)
-        where, text = (sample["uri"], sample["text"]) if sample else ("", "")
-        names = [_plain(part) for part in key]
-        lines.append([*names, number(count), _code(text, SAMPLE_CHARACTERS), _code(where, 80)])
-    return _table(["stage", "rule", "documents", "for example", "from"], lines)
+    for (stage, rule), count in ranked:
+        sample = samples.get((stage, rule), {"text": "", "uri": ""})
+        shown = [_code(sample["text"], SAMPLE_CHARACTERS), _code(sample["uri"], 80)]
+        example = " from ".join(part for part in shown if part)
+        lines.append([f"{_plain(rule)} ({_plain(stage)})", number(count), example])
+    return _table(["rule (stage)", "documents", "for example"], lines)
 
 
 def _lineage(manifest: Row, parent: Row | None) -> str:
