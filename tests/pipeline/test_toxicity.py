@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.recipes import quickstart_web
+from flows.recipes import quickstart_pages
 from pipeline import toxicity_features
 from pipeline.toxicity import (
     CARD,
@@ -206,8 +206,8 @@ def test_score_is_the_power_mean_of_the_windows() -> None:
 
 def test_planted_comments_are_found_and_essays_kept() -> None:
     """What the quick-start corpus plants is dropped, also as the last fifth of a page; its other pages are not."""
-    comments = ["\n\n".join(page.paragraphs) for page in quickstart_web._comments()]
-    essays = ["\n\n".join(page.paragraphs) for page in quickstart_web._essays()]
+    comments = ["\n\n".join(page.paragraphs) for page in quickstart_pages.insults()]
+    essays = ["\n\n".join(page.paragraphs) for page in quickstart_pages.essays()]
     config = ToxicityConfig()
     found = judge_toxicity(scored(comments), config).field("rule").to_pylist()
     assert found == ["toxic"] * len(comments)
