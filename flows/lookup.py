@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from flows.output import Output
-from flows.runs import is_run, run_in_folder
+from flows.runs import is_run, newest_run, run_in_folder
 from flows.tables import domains_table, funnel_table, gates_table, rules_table, totals
 from pipeline.display import moment, size, visible
 from storage.catalog import list_corpora, read_manifest, resolve, versions
@@ -33,7 +33,7 @@ def inspect_snapshot(output: Output, ref: str, location: str, *, report: str | N
     if report is not None:
         from flows.report import render  # late: jinja2, and every reject of the snapshot
 
-        page = render(lake, snapshot, None)
+        page = render(lake, snapshot, newest_run(lake, snapshot.ref))
         try:
             Path(report).write_text(page, encoding="utf-8")
         except OSError as error:

@@ -1,12 +1,12 @@
 """Collects from a lake what the report of a snapshot shows, and writes the page there."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from model.records import read_lines, read_object
 from pipeline.report import render_report
 from storage.lake import Lake
 from storage.snapshot import Snapshot
@@ -104,19 +104,13 @@ def _documents(snapshot: Snapshot, ids: set[str]) -> dict[str, Row]:
 def read_run(lake: Lake, run: str) -> Row:
     """What a training run left in the lake, in the shape that `render_report` takes."""
     folder = f"runs/{run}"
-    about = json.loads(lake.read_bytes(f"{folder}/run.json"))
-    metrics = _json_lines(lake, f"{folder}/metrics.jsonl")
+    about = read_object(lake, f"{folder}/run.json")
+    metrics = read_lines(lake, f"{folder}/metrics.jsonl")
     return {
         "name": run,
         "config": about["config"],
         "snapshot": about["snapshot"],
         "metrics": [row for row in metrics if "domains" not in row],
         "evaluations": [row for row in metrics if "domains" in row],
-        "samples": _json_lines(lake, f"{folder}/samples.jsonl"),
+        "samples": read_lines(lake, f"{folder}/samples.jsonl"),
     }
-
-
-def _json_lines(lake: Lake, path: str) -> list[Row]:
-    if not lake.exists(path):
-        return []
-    return [json.loads(line) for line in lake.read_bytes(path).splitlines() if line]

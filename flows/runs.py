@@ -1,8 +1,8 @@
 """Which training run a user means: by name, by folder, or as the newest one of a corpus."""
 
-import json
 from pathlib import Path
 
+from model.records import read_object
 from storage.errors import NotFoundError
 from storage.lake import Lake
 
@@ -29,18 +29,24 @@ def find_run(lake: Lake, text: str) -> tuple[Lake, str]:
         return in_folder
     if is_run(lake, text):
         return lake, text
-    corpus, _, version = text.partition("@")
+    newest = newest_run(lake, text)
+    if newest is None:
+        runs = ", ".join(lake.list_folders("runs")) or "none"
+        raise NotFoundError(
+            f"{text}: expected a training run of {lake}, its folder, or a corpus with one; runs: {runs}"
+        )
+    return lake, newest
+
+
+def newest_run(lake: Lake, ref: str) -> str | None:
+    """The run begun last on a corpus (`name`, `name@latest`: any of its snapshots) or on a snapshot (`name@3`)."""
+    corpus, _, version = ref.partition("@")
     found = []
     for run in lake.list_folders("runs"):
         path = f"runs/{run}/run.json"
         for entry in lake.list(f"runs/{run}"):
             if entry.path == path:
-                name, _, trained = json.loads(lake.read_bytes(path))["snapshot"].partition("@")
+                name, _, trained = read_object(lake, path)["snapshot"].partition("@")
                 if name == corpus and version in ("", "latest", trained):
                     found.append((entry.modified, run))
-    if found:
-        return lake, max(found)[1]
-    runs = ", ".join(lake.list_folders("runs")) or "none"
-    raise NotFoundError(
-        f"{text}: expected a training run of {lake}, its folder, or a corpus with one; runs: {runs}"
-    )
+    return max(found)[1] if found else None
