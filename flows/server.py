@@ -40,6 +40,8 @@ def use_prefect(output: Output, flow: bool | None) -> bool:
     timeout_s = HEALTH_TIMEOUT_S if flow is None else 10 * HEALTH_TIMEOUT_S
     if prefect_answers(api_url or DEFAULT_API_URL, timeout_s):
         os.environ["PREFECT_API_URL"] = api_url or DEFAULT_API_URL
+        if output.quiet:  # read when Prefect is imported; the server still gets every line
+            os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "ERROR")
         return True
     if flow is None:
         output.note(f"no Prefect server answers at PREFECT_API_URL={api_url}; going on without it")
