@@ -1,6 +1,5 @@
 """train, sample and run on a tiny corpus and a model of one layer; a stopped run goes on with the same command."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -97,20 +96,18 @@ def test_run_does_everything(gristmill: Command, tiny_recipe: Path, tmp_path: Pa
 
 
 def test_stopped_training_goes_on(
-    gristmill_process: Command, tiny_recipe: Path, lake: Path
+    gristmill: Command, gristmill_process: Command, tiny_recipe: Path, lake: Path
 ) -> None:
     """SIGTERM: a checkpoint, exit code 75; the same command says where it goes on and comes to the same hash."""
     longer = ("train.steps=60", "train.eval_every=60", "train.checkpoint_every=20")
     settings = [item for setting in longer for item in ("--set", setting)]
-    options = ("--lake", lake, *TINY_MODEL, *settings, "--run", "stopped")
+    options = ("--lake", lake, *TINY_MODEL, *settings, "--workers", 1, "--run", "stopped")
     arguments = [str(argument) for argument in ("train", tiny_recipe, *options)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     work = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment,
     )
     checkpoints = lake / "runs/stopped/checkpoints"
     end = time.monotonic() + 60
@@ -123,11 +120,11 @@ def test_stopped_training_goes_on(
     assert out == ""
     assert "gristmill train" in err.splitlines()[-1]
     last = max(int(path.name.removeprefix("step-")) for path in checkpoints.iterdir())
-    resumed = gristmill_process(*arguments, OMP_NUM_THREADS="1")
+    resumed = gristmill_process(*arguments)
     assert resumed.code == 0, resumed.err
     assert f"resumed from step {last}" in resumed.err
     assert f"resumed from step {last}" in resumed.out
-    whole = gristmill_process(*arguments[:-1], "whole", "--json", OMP_NUM_THREADS="1")
+    whole = gristmill(*arguments[:-1], "whole", "--json")
     assert whole.json["hash"] in resumed.out
 
 
