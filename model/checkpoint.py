@@ -42,10 +42,15 @@ def checkpoint_folder(run: str, step: int) -> str:
 
 def checkpoint_steps(lake: Lake, run: str) -> list[int]:
     """Steps of the finished checkpoints, ascending."""
+    steps = _all_steps(lake, run)
+    return [step for step in steps if lake.exists(f"{checkpoint_folder(run, step)}/state.json")]
+
+
+def _all_steps(lake: Lake, run: str) -> list[int]:
+    """Steps that have a folder, ascending: a killed process may have left unfinished ones."""
     names = lake.list_folders(f"runs/{run}/checkpoints")
     found = (re.fullmatch(r"step-(\d{6,})", name) for name in names)
-    steps = sorted(int(match[1]) for match in found if match)
-    return [step for step in steps if lake.exists(f"{checkpoint_folder(run, step)}/state.json")]
+    return sorted(int(match[1]) for match in found if match)
 
 
 def save_checkpoint(
@@ -75,8 +80,17 @@ def save_checkpoint(
     body = {"format": FORMAT, "step": step, "checksums": checksums, "state": dict(state)}
     body["checksum"] = _checksum(body)
     lake.write_bytes(f"{folder}/state.json", json.dumps(body, sort_keys=True).encode())
-    for old in checkpoint_steps(lake, run)[:-keep]:
-        lake.delete_prefix(checkpoint_folder(run, old))
+    prune_checkpoints(lake, run, keep)
+
+
+def prune_checkpoints(lake: Lake, run: str, keep: int) -> None:
+    """Remove all checkpoints but the newest `keep`, and what a killed process left of older ones."""
+    kept = checkpoint_steps(lake, run)[-keep:]
+    for step in _all_steps(lake, run):
+        if step < kept[0]:
+            # The record goes first, so that what is half removed is no checkpoint.
+            lake.delete(f"{checkpoint_folder(run, step)}/state.json")
+            lake.delete_prefix(checkpoint_folder(run, step))
 
 
 def load_checkpoint(lake: Lake, run: str, step: int) -> Checkpoint:

@@ -19,7 +19,7 @@ import sentencepiece as spm
 import torch
 from torch import nn
 
-from model.checkpoint import load_latest, run_hash, save_checkpoint
+from model.checkpoint import load_latest, prune_checkpoints, run_hash, save_checkpoint
 from model.compiling import compile_blocks, wants_compiled
 from model.config import ModelConfig, TrainConfig
 from model.device import autocast, pick_device, pick_dtype, pick_micro_batch_size
@@ -272,6 +272,7 @@ class _Training:
     def _finish(self) -> RunResult:
         """Evaluate at length and write the result, which is what makes the run finished."""
         steps = self.config.steps
+        prune_checkpoints(self.lake, self.run, self.config.keep_checkpoints)
         # A process that was killed right here has left them already.
         self.metrics.rows = [
             row for row in self.metrics.rows if row["step"] < steps or "domains" not in row

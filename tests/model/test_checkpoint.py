@@ -1,0 +1,101 @@
+"""Checkpoints come back as they were saved; a damaged one is named and the one before it used."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.checkpoint import (
+    checkpoint_folder,
+    checkpoint_steps,
+    load_checkpoint,
+    load_latest,
+    run_hash,
+    save_checkpoint,
+)
+from storage.errors import CorruptError, NotFoundError
+from storage.lake import Lake
+
+FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+
+
+def save(lake: Lake, step: int, keep: int = 2) -> None:
+    model = {"weight": torch.arange(6.0).view(2, 3) + step, "bias": torch.tensor(1.5)}
+    save_checkpoint(
+        lake, "run", step, model, {"weight/step": torch.tensor(float(step))}, {"n": step}, keep
+    )
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake.open(tmp_path)
+
+
+def test_a_checkpoint_comes_back(lake: Lake) -> None:
+    assert load_latest(lake, "run") is None
+    save(lake, 7)
+    found = load_latest(lake, "run")
+    assert found is not None and (found.step, found.state) == (7, {"n": 7})
+    assert torch.equal(found.model["weight"], torch.arange(6.0).view(2, 3) + 7)
+    assert torch.equal(found.optimizer["weight/step"], torch.tensor(7.0))
+
+
+def test_the_newest_are_kept(lake: Lake) -> None:
+    """Also what a killed process left of older ones goes; the same step can be saved again."""
+    lake.write_bytes(f"{checkpoint_folder('run', 1)}/model.safetensors", b"half")
+    for step in (2, 4, 6, 6, 1_000_000):
+        save(lake, step)
+    assert checkpoint_steps(lake, "run") == [6, 1_000_000]
+    assert lake.list_folders("runs/run/checkpoints") == ["step-000006", "step-1000000"]
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_one_is_named_and_the_one_before_used(lake: Lake, name: str, damage: str) -> None:
+    save(lake, 2)
+    save(lake, 4)
+    path = lake.local_path(f"{checkpoint_folder('run', 4)}/{name}")
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    if damage == "remove":
+        path.unlink()
+    else:
+        path.write_bytes(data if damage == "flip" else data[: len(data) // 2])
+    told: list[str] = []
+    found = load_latest(lake, "run", told.append)
+    assert found is not None and found.step == 2
+    if name == "state.json" and damage == "remove":
+        assert told == []  # without its record it never was one
+    else:
+        assert len(told) == 1 and f"step-000004/{name}: expected" in told[0]
+        with pytest.raises(CorruptError, match=re.escape(name)):
+            load_checkpoint(lake, "run", 4)
+
+
+def test_if_all_are_damaged_nothing_is_trained(lake: Lake) -> None:
+    for step in (2, 4):
+        save(lake, step)
+        path = lake.local_path(f"{checkpoint_folder('run', step)}/model.safetensors")
+        path.write_bytes(b"")
+    with pytest.raises(
+        CorruptError, match=r"step-000002/model.*no checkpoint of run 'run' is sound: remove"
+    ):
+        load_latest(lake, "run")
+
+
+def test_the_hash_of_a_run_is_that_of_tensors_and_losses(lake: Lake) -> None:
+    with pytest.raises(NotFoundError, match="expected a run with a checkpoint"):
+        run_hash(lake, "run")
+    save(lake, 2)
+    lines = b'{"step":1,"loss":2.5,"seconds":1}\n{"step":2,"loss":2.25,"seconds":1}\n'
+    lake.write_bytes("runs/run/metrics.jsonl", lines)
+    first = run_hash(lake, "run")
+    assert re.fullmatch("[0-9a-f]{64}", first)
+    lake.write_bytes("runs/run/metrics.jsonl", lines.replace(b'"seconds":1', b'"seconds":2'))
+    assert run_hash(lake, "run") == first
+    lake.write_bytes("runs/run/metrics.jsonl", lines.replace(b"2.25", b"2.26"))
+    assert run_hash(lake, "run") != first
+    lake.write_bytes("runs/run/metrics.jsonl", lines)
+    save(lake, 3)
+    assert run_hash(lake, "run") != first
