@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -71,12 +72,15 @@ def save_checkpoint(
     lake.delete(f"{folder}/state.json")
     checksums = {}
     for name, tensors in (("model", model), ("optimizer", optimizer)):
-        path = f"{folder}/{name}.safetensors"
-        with lake.writer(path) as file:
-            save_file(
-                {key: value.detach().cpu().contiguous() for key, value in tensors.items()}, file
-            )
-        checksums[name] = lake.digest(path)[0]
+        with lake.writer(f"{folder}/{name}.safetensors") as file:
+            try:
+                save_file({key: t.detach().cpu().contiguous() for key, t in tensors.items()}, file)
+            except SafetensorError as error:
+                raise LakeError(
+                    f"{lake.where(folder)}: expected to write {name}.safetensors, got: {error}; the "
+                    "checkpoints before it are untouched: make room, and run the same command again"
+                ) from error
+            checksums[name] = _digest(file)
     body = {"format": FORMAT, "step": step, "checksums": checksums, "state": dict(state)}
     body["checksum"] = _checksum(body)
     lake.write_bytes(f"{folder}/state.json", json.dumps(body, sort_keys=True).encode())
@@ -101,10 +105,10 @@ def load_checkpoint(lake: Lake, run: str, step: int) -> Checkpoint:
         path = f"{checkpoint_folder(run, step)}/{name}.safetensors"
         where = lake.where(path)
         try:
-            found = lake.digest(path)[0]
-            if found != expected:
+            file = lake.local_path(path)
+            if (found := _digest(file)) != expected:
                 raise CorruptError(f"{where}: expected sha256 {expected}, got {found}")
-            tensors[name] = load_file(lake.local_path(path))
+            tensors[name] = load_file(file)
         except NotFoundError as error:
             raise CorruptError(f"{where}: expected a file, found none") from error
         except SafetensorError as error:
@@ -174,6 +178,11 @@ def _read_record(lake: Lake, run: str, step: int) -> dict[str, Any]:
             f"{where}: expected a checkpoint of format {FORMAT}, got {body['format']}; a newer gristmill wrote it: upgrade"
         )
     return body
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _checksum(body: Mapping[str, Any]) -> str:

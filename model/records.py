@@ -6,6 +6,7 @@ never knows of a step that the files do not; lines after it, of a run that was k
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -26,15 +27,28 @@ class JsonLines:
     def __init__(self, lake: Lake, path: str, last_step: int) -> None:
         """Take over what the file says up to `last_step`."""
         self.lake, self.path = lake, path
-        self.rows = [row for row in read_lines(lake, path) if row["step"] <= last_step]
+        rows = read_lines(lake, path)
+        self.lines = [_line(row) for row in rows if row["step"] <= last_step]
 
     def append(self, row: Row) -> None:
-        self.rows.append(row)
+        """Add a line, in memory."""
+        self.lines.append(_line(row))
+
+    def rows(self) -> list[Row]:
+        """What the lines say."""
+        return [json.loads(line) for line in self.lines]
+
+    def keep(self, is_kept: Callable[[Row], bool]) -> None:
+        """Drop the lines of which that is not so, in memory."""
+        self.lines = [line for line in self.lines if is_kept(json.loads(line))]
 
     def write(self) -> None:
         """Replace the file, in one step."""
-        text = "".join(json.dumps(row, separators=(",", ":")) + "\n" for row in self.rows)
-        self.lake.write_bytes(self.path, text.encode())
+        self.lake.write_bytes(self.path, b"".join(self.lines))
+
+
+def _line(row: Row) -> bytes:
+    return json.dumps(row, separators=(",", ":")).encode() + b"\n"
 
 
 def read_lines(lake: Lake, path: str) -> list[Row]:

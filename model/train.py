@@ -182,7 +182,7 @@ class _Training:
                 self._evaluate(step, config.eval_tokens)
             if step % config.checkpoint_every == 0 or is_last or stopped.is_set():
                 self._save(step)
-            if stopped.is_set() and not is_last:
+            if stopped.is_set():
                 raise Interrupted(
                     f"run '{self.run}' stopped at step {step} of {config.steps} with a checkpoint; "
                     "the same command goes on from there"
@@ -273,16 +273,13 @@ class _Training:
         """Evaluate at length and write the result, which is what makes the run finished."""
         steps = self.config.steps
         prune_checkpoints(self.lake, self.run, self.config.keep_checkpoints)
-        # A process that was killed right here has left them already.
-        self.metrics.rows = [
-            row for row in self.metrics.rows if row["step"] < steps or "domains" not in row
-        ]
-        self.samples.rows = [row for row in self.samples.rows if row["step"] < steps]
+        # A process that was killed right here has left what follows already.
+        self.metrics.keep(lambda row: row["step"] < steps or "domains" not in row)
+        self.samples.keep(lambda row: row["step"] < steps)
         evaluation = self._evaluate(steps, self.config.final_eval_tokens) or {}
         self._write_records()
-        evaluations = [row for row in self.metrics.rows if "domains" in row]
-        losses = [row["loss"] for row in self.metrics.rows if "domains" not in row]
-        last = losses[-max(1, steps // 10) :]
+        rows = self.metrics.rows()
+        losses = [row["loss"] for row in rows if "domains" not in row][-max(1, steps // 10) :]
         result = RunResult(
             run=self.run,
             snapshot=self.snapshot.ref,
@@ -290,12 +287,12 @@ class _Training:
             steps=steps,
             tokens=steps * self.config.batch_tokens,
             num_params=self.model.config.num_params,
-            train_loss=sum(last) / len(last),
+            train_loss=sum(losses) / len(losses),
             loss=evaluation.get("loss"),
             bits_per_byte=evaluation.get("bits_per_byte"),
             unigram_bits_per_byte=evaluation.get("unigram_bits_per_byte"),
-            evaluations=evaluations,
-            samples=[row for row in self.samples.rows if row["step"] == steps],
+            evaluations=[row for row in rows if "domains" in row],
+            samples=[row for row in self.samples.rows() if row["step"] == steps],
             seconds=time.monotonic() - self.began,
             resumed_from=self.resumed_from,
         )

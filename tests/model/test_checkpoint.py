@@ -1,6 +1,7 @@
 """Checkpoints come back as they were saved; a damaged one is named and the one before it used."""
 
 import re
+import resource
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from model.checkpoint import (
     run_hash,
     save_checkpoint,
 )
-from storage.errors import CorruptError, NotFoundError
+from storage.errors import CorruptError, LakeError, NotFoundError
 from storage.lake import Lake
 
 FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
@@ -99,3 +100,19 @@ def test_the_hash_of_a_run_is_that_of_tensors_and_losses(lake: Lake) -> None:
     lake.write_bytes("runs/run/metrics.jsonl", lines)
     save(lake, 3)
     assert run_hash(lake, "run") != first
+
+
+def test_a_full_disk_leaves_the_checkpoints_before(lake: Lake) -> None:
+    """Files may not grow beyond 100 bytes, as if the disk were full: one error in words, nothing half written."""
+    save(lake, 2)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(LakeError):
+            save(lake, 4)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert checkpoint_steps(lake, "run") == [2]
+    assert not lake.list(checkpoint_folder("run", 4), temporary=True)
+    save(lake, 4)
+    assert checkpoint_steps(lake, "run") == [2, 4]
