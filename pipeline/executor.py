@@ -3,11 +3,10 @@
 The unit of work is a shard (seconds to minutes), so that neither start-up nor pickling matters.
 """
 
-import ctypes
 import multiprocessing
 import os
 import signal
-import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -18,8 +17,6 @@ from storage.errors import ConfigError, GristmillError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +61,16 @@ class Executor:
 def _start_worker() -> None:
     """Leave Ctrl-C to the parent, and die with it: a kill -9 of the parent must leave nothing running."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # Not PR_SET_PDEATHSIG: it watches the fork server, which lives on as long as any of its workers. The sentinel is a
+    # pipe that the process with the pool holds open.
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def default_workers() -> int:
