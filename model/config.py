@@ -76,12 +76,13 @@ class ModelConfig:
 
 PRESETS: dict[str, ModelConfig] = {
     "1m": ModelConfig(n_layer=4, n_head=2, n_kv_head=1, head_dim=64, n_embd=128, ffn_dim=352),
+    "2m": ModelConfig(n_layer=4, n_head=3, n_kv_head=1, head_dim=64, n_embd=192, ffn_dim=512),
     "5m": ModelConfig(n_layer=6, n_head=4, n_kv_head=2, head_dim=64, n_embd=256, ffn_dim=688),
     "20m": ModelConfig(
         n_layer=6, n_head=8, n_kv_head=2, head_dim=64, n_embd=512, ffn_dim=1408, seq_len=512
     ),
 }
-"""Named after their size at 4,096 tokens of vocabulary: 1.3M, 5.4M and 19M parameters."""
+"""Named after their size at 4,096 tokens of vocabulary: 1.3M, 2.4M, 5.4M and 19M parameters."""
 
 
 @dataclass(frozen=True, kw_only=True)

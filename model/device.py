@@ -1,5 +1,7 @@
 """Where tensors live and in which arithmetic: chosen once a run from its settings and the hardware."""
 
+import ctypes
+
 import torch
 
 from model.config import TrainConfig
@@ -8,6 +10,8 @@ from storage.errors import ConfigError
 _FORWARD_TOKENS = {"cpu": 4096, "cuda": 32768}
 """Tokens of a forward pass unless the recipe says otherwise. 4,096 was the fastest of 512 to 4,096 on 2 cores with the 5m
 preset (1.0 GB in all); larger ones only need more memory."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def pick_device(config: TrainConfig) -> torch.device:
@@ -52,3 +56,15 @@ def pick_micro_batch_size(
         return config.micro_batch_size
     most = max(1, _FORWARD_TOKENS[device.type] // seq_len)
     return max(size for size in range(1, min(most, batch_size) + 1) if batch_size % size == 0)
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what a step frees for the next one; without it each step takes and zeroes the same pages again.
+
+    On 2 cores a step of the 5m preset takes 0.86 of the time, and the peak of memory stays the same. It holds for the
+    whole process. Elsewhere than under glibc nothing happens.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that glibc takes
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

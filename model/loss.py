@@ -41,12 +41,11 @@ class _SummedLoss(torch.autograd.Function):
             hidden_nC, targets_n1 = hidden_NC[part], targets_N[part, None]
             is_counted_n1 = targets_n1 != IGNORE
             targets_n1 = targets_n1.clamp(min=0)
-            log_p_nV = (hidden_nC @ weight_VC.T).float()
-            log_p_nV -= log_p_nV.logsumexp(-1, keepdim=True)
+            log_p_nV = (hidden_nC @ weight_VC.T).float().log_softmax(-1)
             total -= (log_p_nV.gather(1, targets_n1) * is_counted_n1).sum()
             grad_nV = log_p_nV.exp_()
             grad_nV.scatter_add_(1, targets_n1, -torch.ones_like(targets_n1, dtype=torch.float32))
-            grad_nV = (grad_nV * is_counted_n1).to(hidden_NC.dtype)
+            grad_nV = grad_nV.masked_fill_(~is_counted_n1, 0).to(hidden_NC.dtype)
             grad_hidden_NC[part] = grad_nV @ weight_VC
             grad_output_VC += grad_nV.T @ hidden_nC
         ctx.save_for_backward(grad_hidden_NC, grad_output_VC)

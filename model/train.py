@@ -22,7 +22,13 @@ from torch import nn
 from model.checkpoint import load_latest, prune_checkpoints, run_hash, save_checkpoint
 from model.compiling import compile_blocks, wants_compiled
 from model.config import ModelConfig, TrainConfig
-from model.device import autocast, pick_device, pick_dtype, pick_micro_batch_size
+from model.device import (
+    autocast,
+    keep_freed_memory,
+    pick_device,
+    pick_dtype,
+    pick_micro_batch_size,
+)
 from model.evaluate import Evaluator
 from model.gpt import GPT
 from model.loader import Batch, Loader
@@ -123,6 +129,7 @@ class _Training:
         self.began = time.monotonic()
         self.snapshot, self.lake, self.config, self.run = snapshot, lake, config, run
         self.tokenizer, self.tell = tokenizer, tell
+        keep_freed_memory()
         self.device = pick_device(config)
         self.dtype = pick_dtype(config, self.device)
         batch_size = config.batch_tokens // shape.seq_len
