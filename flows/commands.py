@@ -243,5 +243,5 @@ def sample_run(
     loaded = load_run(lake, name)
     text = sample_text(loaded.model, loaded.tokenizer, prompt, config)
     document = {"run": name, "step": loaded.step, "prompt": prompt, "text": text}
-    # Not through the console, which would wrap lines that are the model's own.
-    output.result(document, lambda console: print(visible(text)))
+    # console.out, because print would wrap lines that are the model's own.
+    output.result(document, lambda console: console.out(visible(text)))

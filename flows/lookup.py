@@ -1,6 +1,5 @@
 """Commands that only read: inspect, dump, hash."""
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,16 +133,15 @@ def dump_snapshot(output: Output, ref: str, location: str, *, fates: bool) -> No
     """Print documents or fates of a snapshot, its parents' included, a JSON line each (with --json, one array)."""
     snapshot = resolve(Lake.open(location), ref)
     rows = _rows(snapshot, "fates", None) if fates else _rows(snapshot, "documents", DUMPED)
-    out = sys.stdout.buffer
     before = b"[\n" if output.as_json else b""
     for row in rows:
-        out.write(before + orjson.dumps(row))
+        output.write(before + orjson.dumps(row))
         before = b",\n" if output.as_json else b"\n"
     if output.as_json:
-        out.write(b"\n]\n" if before == b",\n" else b"[]\n")
+        output.write(b"\n]\n" if before == b",\n" else b"[]\n")
     else:
-        out.write(b"\n" if before else b"")
-    out.flush()
+        output.write(b"\n" if before else b"")
+    output.flush()
     output.has_result = True
 
 

@@ -3,6 +3,7 @@
 `command(...)` is the frame around each command: it turns errors into exit codes, Ctrl-C and SIGTERM into a clean stop.
 """
 
+import io
 import json
 import os
 import shlex
@@ -10,10 +11,11 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from storage.errors import GristmillError, Interrupted
 
@@ -26,7 +28,7 @@ PIPE_WIDTH = 120
 
 @dataclass
 class Output:
-    """Where a command writes; the only state is whether its result was printed already."""
+    """Where a command writes, and what became of that."""
 
     as_json: bool = False
     """One JSON document on stdout instead of text."""
@@ -36,33 +38,81 @@ class Output:
     """Nothing on stderr but errors."""
     has_result: bool = field(default=False, init=False)
     """The command's JSON document is out; an error after it must not print a second one."""
+    must_stop: bool = field(default=False, init=False)
+    """A signal asked for the stop. Progress looks at it too, because Python drops an exception that a signal happens to
+    raise in a callback or in __del__."""
 
     def note(self, text: str) -> None:
         """Tell the user something beside the result."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            say(text, sys.stderr)
 
     def detail(self, text: str) -> None:
         """Tell it only with -v."""
         if self.verbose:
-            print(text, file=sys.stderr, flush=True)
+            say(text, sys.stderr)
 
     def result(self, document: dict[str, Any], show: Callable[["Console"], None]) -> None:
         """Print the command's result: the document with --json, else whatever `show` prints."""
-        if self.as_json:
-            print(json.dumps(document, ensure_ascii=False, indent=2), flush=True)
-        else:
-            show(stdout_console())
-            sys.stdout.flush()
+        self.write(_json_lines(document) if self.as_json else _as_shown(show))
+        self.flush()
         self.has_result = True
 
+    def write(self, data: bytes) -> None:
+        """Write to stdout. Raises GristmillError if that fails, unless its reader has gone: that ends the command well."""
+        with _stdout_in_plain_words():
+            sys.stdout.buffer.write(data)
 
-def stdout_console() -> "Console":
-    """A rich console that prints text as it is: what stands in a corpus is never markup."""
+    def flush(self) -> None:
+        """Make sure that what was written is out; raises what `write` does."""
+        with _stdout_in_plain_words():
+            sys.stdout.flush()
+
+
+def say(text: str, stream: TextIO) -> None:
+    """Print a line on stderr; if it cannot be written any more, the work goes on unheard."""
+    with suppress(OSError):
+        print(text, file=stream, flush=True)
+
+
+def _json_lines(document: dict[str, Any]) -> bytes:
+    return (json.dumps(document, ensure_ascii=False, indent=2) + "\n").encode(errors="replace")
+
+
+def _as_shown(show: Callable[["Console"], None]) -> bytes:
+    """What `show` prints, by a rich console that takes text as it is: what stands in a corpus is never markup."""
     from rich.console import Console  # late: 40 ms that --json and notes need not wait for
 
-    width = None if sys.stdout.isatty() else PIPE_WIDTH
-    return Console(file=sys.stdout, width=width, markup=False, highlight=False, emoji=False)
+    shown, is_terminal = io.StringIO(), sys.stdout.isatty()
+    width = None if is_terminal else PIPE_WIDTH
+    show(
+        Console(
+            file=shown,
+            force_terminal=is_terminal,
+            width=width,
+            markup=False,
+            highlight=False,
+            emoji=False,
+        )
+    )
+    return shown.getvalue().encode(sys.stdout.encoding, errors="replace")
+
+
+class _NobodyReads(Exception):
+    """The reader of stdout has gone (`gristmill dump ... | head`)."""
+
+
+@contextmanager
+def _stdout_in_plain_words() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        _forget_stdout()
+        if isinstance(error, BrokenPipeError):
+            raise _NobodyReads from None
+        raise GristmillError(
+            f"stdout: cannot be written: {error.strerror}; the command's work is done, only its answer is lost"
+        ) from error
 
 
 _STOPPED = "stopped, nothing is lost; the same command goes on"
@@ -77,39 +127,39 @@ def command(
     Exit codes are those of `storage.errors`; 75 whenever a signal asked for the stop, whatever the stop broke on its
     way out (a worker process that got the same SIGTERM, say). A reader of stdout that went away is no error.
     """
+    _replace_closed_streams()
     if verbose and quiet:
         print("gristmill: -v and -q contradict each other; give one of them", file=sys.stderr)
         raise SystemExit(2)
     output = Output(as_json=as_json, verbose=verbose, quiet=quiet)
-    stop: list[str] = []
     try:
-        with _stop_on_signal(stop):
+        with _stop_on_signal(output):
             yield output
-            sys.stdout.flush()
-    except BrokenPipeError:
-        _forget_stdout()
+    except _NobodyReads:
         raise SystemExit(0) from None
     except (KeyboardInterrupt, Exception) as error:
-        if stop and not isinstance(error, Interrupted):
+        if output.must_stop and not isinstance(error, Interrupted):
             error = Interrupted(_STOPPED).with_traceback(error.__traceback__)
         raise SystemExit(_report(output, error)) from None
 
 
 @contextmanager
-def _stop_on_signal(stop: list[str]) -> Iterator[None]:
+def _stop_on_signal(output: Output) -> Iterator[None]:
     """The first SIGINT or SIGTERM raises KeyboardInterrupt in the main thread; the second ends the process at once.
 
     KeyboardInterrupt, because code that survives bad input by `except Exception` must not survive this.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop:
+        if output.must_stop:
             os._exit(
                 Interrupted.exit_code
             )  # every file operation is crash-safe, so this loses nothing
-        stop.append(signal.Signals(number).name)
-        # os.write: the signal may have come in the middle of a print, which must not be entered twice
-        os.write(2, f"\n{stop[0]}: stopping cleanly (again: at once) ...\n".encode())
+        output.must_stop = True
+        name = signal.Signals(number).name
+        with suppress(OSError):  # nobody reads stderr any more
+            # os.write: the signal may have come in the middle of a print, which must not be entered twice
+            os.write(2, f"\n{name}: stopping cleanly (again: at once) ...\n".encode())
         raise KeyboardInterrupt
 
     numbers = (signal.SIGINT, signal.SIGTERM)
@@ -138,17 +188,23 @@ def _report(output: Output, error: BaseException) -> int:
         message = (
             f"unexpected {what}\n  (run again with -v for the traceback; finished work is kept)"
         )
-    print(f"gristmill: {message}", file=sys.stderr, flush=True)
+    say(f"gristmill: {message}", sys.stderr)
     if output.as_json and not output.has_result:
         kind = type(error).__name__
         document = {"error": str(error) or message, "kind": kind, "exit_code": code}
-        try:
-            print(json.dumps(document, ensure_ascii=False, indent=2), flush=True)
-        except BrokenPipeError:
-            _forget_stdout()
+        with suppress(_NobodyReads, GristmillError):
+            output.write(_json_lines(document))
+            output.flush()
     return code
 
 
 def _forget_stdout() -> None:
     """Point stdout at nothing, so that the interpreter's last flush does not complain of the closed pipe."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _replace_closed_streams() -> None:
+    """Open /dev/null for a standard stream that the caller closed: the next file would get its number, and the output."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 (open as long as the process)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from flows.output import Output
+from flows.output import Output, say
 from pipeline.display import duration, number
 
 if TYPE_CHECKING:
@@ -28,19 +28,31 @@ RATE_OVER_LINES = 6
 
 @contextmanager
 def show_progress(output: Output) -> Iterator["Progress"]:
-    """Yield the progress to hand to long work: bars, lines, or (with -q) nothing."""
+    """Yield the progress to hand to long work: bars, lines, or (with -q) nothing.
+
+    A call raises KeyboardInterrupt once a signal has asked for the stop.
+    """
     if output.quiet:
-        yield _silent
+        yield _stopping(output, _silent)
     elif sys.stderr.isatty():
         bars = _bars()
         with bars:
-            yield BarProgress(bars)
+            yield _stopping(output, BarProgress(bars))
     else:
         lines = LineProgress(sys.stderr)
         try:
-            yield lines
+            yield _stopping(output, lines)
         finally:
             lines.close()
+
+
+def _stopping(output: Output, progress: "Progress") -> "Progress":
+    def stop_or_tell(stage: str, done: int, total: int | None, unit: str, /) -> None:
+        if output.must_stop:
+            raise KeyboardInterrupt
+        progress(stage, done, total, unit)
+
+    return stop_or_tell
 
 
 def _silent(stage: str, done: int, total: int | None, unit: str, /) -> None:
@@ -135,4 +147,4 @@ class LineProgress:
         self._stage = ""
 
     def _print(self, line: str) -> None:
-        print(line, file=self._stream, flush=True)
+        say(line, self._stream)

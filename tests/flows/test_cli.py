@@ -140,9 +140,9 @@ WORK = """
 import sys, time
 from flows.output import command
 with command(as_json=True):
-    print("begun", file=sys.stderr, flush=True)
     try:
         try:
+            print("begun", file=sys.stderr, flush=True)  # here, or a quick signal would miss the cleanup
             time.sleep(30)
         except Exception:
             pass  # code that survives bad input must not survive a stop
@@ -191,7 +191,7 @@ def test_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
 from flows.output import command
 with command() as output:
     for number in range(100_000):
-        print("line", number)
+        output.write(b"line %d\n" % number)
 """
     reader, writer = os.pipe()
     work = subprocess.Popen(
