@@ -266,6 +266,7 @@ def make_manifest(plan: Plan, start: float) -> Manifest:
         {domain: figures["num_bytes"] for domain, figures in before.get("domains", {}).items()},
         before.get("tokenizer", {}).get("bytes_per_token", {}),
         config.gates,
+        known=publish.copies_of_published(workspace, parent),
     )
     model = workspace.lake.read_bytes(f"{workspace.data}/tokenizer.model")
     inputs = tuple(

@@ -4,6 +4,7 @@ A snapshot that fails one is published as `quarantined`: it can be inspected, an
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +20,12 @@ class GatesConfig:
     enabled: bool = True
     """Check at all; without gates every snapshot is promoted."""
     min_documents: int = 1
-    """Documents that must be kept of what was read."""
+    """Documents that must be kept of what was read; nothing is asked where all are copies of published ones."""
     max_quarantined: float = 0.2
     """Share of unreadable records allowed in a domain (of those with 20 records or more)."""
     max_removed: float = 0.95
-    """Share of a domain that dropping and duplicates together may remove (of those with 20 documents or more)."""
+    """Share of a domain that dropping and duplicates together may remove (of those with 20 documents or more). Exact
+    copies of published documents count neither here nor in the change: a file that has grown is read again whole."""
     max_removed_change: float = 0.3
     """How far a domain's removed share may lie from that in the parent snapshot, absolute."""
     max_domain_drift: float = 0.5
@@ -32,6 +34,12 @@ class GatesConfig:
     """Relative loss of bytes per token in a domain against the parent, from which the tokenizer no longer fits."""
 
     def __post_init__(self) -> None:
+        if self.min_documents < 0:
+            raise ConfigError(f"gates.min_documents: expected 0 or more, got {self.min_documents}")
+        if not self.max_bytes_per_token_loss >= 0:
+            raise ConfigError(
+                f"gates.max_bytes_per_token_loss: expected 0 or more, got {self.max_bytes_per_token_loss}"
+            )
         for name in ("max_quarantined", "max_removed", "max_removed_change", "max_domain_drift"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(
@@ -47,28 +55,36 @@ def check_gates(
     parent_bytes_by_domain: dict[str, int],
     parent_bytes_per_token: dict[str, float],
     config: GatesConfig,
+    *,
+    known: Mapping[str, dict[str, int]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Figures, limits and verdicts: `{name, value, limit, passed, detail}` each. Parent figures are empty at first."""
+    """Figures, limits and verdicts: `{name, value, limit, passed, detail}` each. Parent figures are empty at first.
+
+    `known` are the exact copies of documents published before by domain, among the `new` documents and the `parent`'s.
+    """
     if not config.enabled:
         return []
     kept = sum(counts["kept"] for counts in funnel.values())
+    unknown = _without(funnel, (known or {}).get("new", {}))
+    parent_unknown = _without(parent_funnel, (known or {}).get("parent", {}))
+    has_news = any(counts["read"] for counts in unknown.values())
     gates = [
         _gate(
             "documents kept",
             kept,
             config.min_documents,
-            kept >= config.min_documents,
-            "at least this many",
+            kept >= config.min_documents or not has_news,
+            "at least this many" if has_news else "nothing but copies of published documents",
         )
     ]
 
     quarantined = _shares(funnel, ("quarantined",), ("read",))
     gates.append(_worst("quarantined share", quarantined, config.max_quarantined))
 
-    removed = _shares(funnel, ("dropped", "duplicate"), ("kept", "dropped", "duplicate"))
+    removed = _shares(unknown, ("dropped", "duplicate"), ("kept", "dropped", "duplicate"))
     gates.append(_worst("removed share", removed, config.max_removed))
 
-    before = _shares(parent_funnel, ("dropped", "duplicate"), ("kept", "dropped", "duplicate"))
+    before = _shares(parent_unknown, ("dropped", "duplicate"), ("kept", "dropped", "duplicate"))
     changes = {
         domain: abs(removed[domain] - before[domain]) for domain in removed if domain in before
     }
@@ -106,6 +122,16 @@ def jensen_shannon(p: dict[str, int], q: dict[str, int]) -> float:
         middle = (share_p + share_q) / 2
         divergence += sum(x * math.log2(x / middle) / 2 for x in (share_p, share_q) if x > 0)
     return divergence
+
+
+def _without(
+    funnel: dict[str, dict[str, int]], copies: Mapping[str, int]
+) -> dict[str, dict[str, int]]:
+    """The funnel as if these duplicates had not been read."""
+    return {
+        domain: counts | {key: counts[key] - copies.get(domain, 0) for key in ("read", "duplicate")}
+        for domain, counts in funnel.items()
+    }
 
 
 def _shares(

@@ -115,6 +115,31 @@ def funnel(fates: pa.Table) -> dict[str, dict[str, int]]:
     }
 
 
+def reasons(fates: pa.Table, most: int = 3) -> str:
+    """What removed documents, in a line: the commonest rules with how often they struck and one example each."""
+    examples: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for row in fates.filter(pc.is_valid(fates["rule"])).sort_by("uri").to_pylist():
+        counts[row["rule"]] += 1
+        measured = (
+            f"{row['value']:g} against {row['threshold']:g}" if row["value"] is not None else ""
+        )
+        said = row["detail"] or measured
+        examples.setdefault(row["rule"], f"{row['uri']}: {said}" if said else row["uri"])
+    named = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    shown = [f"{count} by {rule} ({examples[rule]})" for rule, count in named[:most]]
+    return "; ".join(shown + (["..."] if len(named) > most else []))
+
+
+def copies_of_published(tables: Iterable[pa.Table]) -> dict[str, int]:
+    """By domain, the documents in a snapshot's fates that are exact copies of what an earlier snapshot keeps."""
+    fates = concat(tables, FATES)
+    is_exact = pc.and_(pc.equal(fates["fate"], "duplicate"), pc.equal(fates["rule"], "exact"))
+    exact = fates.filter(pc.fill_null(is_exact, False))
+    is_new = pc.is_in(exact["duplicate_of"], fates["id"].combine_chunks())
+    return dict(Counter(exact.filter(pc.invert(is_new))["domain"].to_pylist()))
+
+
 def rule_counts(fates: pa.Table) -> list[dict[str, Any]]:
     """How many documents of each domain each rule removed, sorted."""
     removed = fates.filter(pc.not_equal(fates["fate"], "kept"))

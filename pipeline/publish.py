@@ -16,6 +16,7 @@ from pipeline.mixture import MixConfig, mix
 from pipeline.shards import SplitConfig, assign_splits, encode_shard
 from pipeline.stage import Progress, Workspace, run_tasks, total_counts
 from pipeline.tokenizer import TokenizerConfig, train_tokenizer
+from storage.errors import InputError
 from storage.schema import DOCUMENTS, FATES, REJECTS, SIGNATURES
 from storage.shard import Shard, write_shard
 from storage.snapshot import Snapshot
@@ -123,6 +124,18 @@ def bytes_per_token(domains: dict[str, dict[str, Any]]) -> dict[str, float]:
     }
 
 
+def copies_of_published(workspace: Workspace, parent: Snapshot | None) -> dict[str, dict[str, int]]:
+    """By domain, the exact copies of earlier documents that the build and its parent have read: `new` and `parent`."""
+    fates = [shard for shard in new_shards(workspace) if shard.kind == "fates"]
+    before = parent.shards("fates", version=parent.manifest.version) if parent is not None else []
+    return {
+        "new": ledger.copies_of_published(_read_shard(workspace, shard) for shard in fates),
+        "parent": ledger.copies_of_published(parent.open(shard) for shard in before)
+        if parent is not None
+        else {},
+    }
+
+
 def new_domains(workspace: Workspace) -> dict[str, dict[str, Any]]:
     """Figures by domain of the new documents alone."""
     domains: dict[str, dict[str, Any]] = {}
@@ -205,9 +218,21 @@ def _tokenizer_task(
     for record in workspace.records("filter"):
         table = workspace.read_table(record["name"]).select(["id", "domain", "text"])
         tables.append(table.filter(pc.is_in(table["id"], training)))
+    if not any(map(len, tables)):
+        raise InputError(_nothing_kept(workspace))
     result = train_tokenizer(tables, config)
     workspace.lake.write_bytes(path, result.model)
     return {key: getattr(result, key) for key in _TOKENIZER_KEYS}
+
+
+def _nothing_kept(workspace: Workspace) -> str:
+    names = [record["fates"] for record in workspace.records("read")]
+    names += [f"{record['name']}-fates" for record in workspace.records("filter")]
+    fates = ledger.concat(map(workspace.read_table, names), FATES)
+    return (
+        "expected at least one document to keep and to train a tokenizer on, got none; removed: "
+        f"{ledger.reasons(fates)}; nothing was published, repair the sources or the recipe's rules"
+    )
 
 
 _TOKENIZER_KEYS = ("vocab_size", "requested_vocab_size", "note")

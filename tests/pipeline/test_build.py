@@ -196,6 +196,26 @@ def test_new_inputs_are_added_and_old_shards_stay(
     assert resolve(lake, "tiny").tokenizer_bytes() == resolve(lake, "tiny@1").tokenizer_bytes()
 
 
+def test_files_that_grow_or_are_renamed_are_promoted(
+    corpus: tuple[BuildConfig, Path], tmp_path: Path
+) -> None:
+    """What was published before is found again and adds nothing; only what is new is kept, and counts at the gates."""
+    config, root = corpus
+    lake = Lake.open(tmp_path / "lake")
+    build(config, lake, root=root)
+    with gzip.open(root / "chat.jsonl.gz", "at") as file:
+        file.write(json.dumps({"text": prose(999)}) + "\n")
+    (root / "books" / "05.txt").rename(root / "books" / "renamed.txt")
+    grown = build(config, lake, root=root)
+    assert (grown.status, grown.documents["kept"]) == ("promoted", 1)
+    assert grown.documents["duplicate"] == grown.documents["read"] - 3  # and two broken records
+    (root / "books" / "renamed.txt").rename(root / "books" / "again.txt")
+    renamed = build(config, lake, root=root)
+    assert (renamed.status, renamed.documents["kept"]) == ("promoted", 0)
+    assert build(config, lake, root=root).status == "unchanged"
+    assert verify(lake) == []
+
+
 def test_a_failed_gate_quarantines_the_snapshot(
     corpus: tuple[BuildConfig, Path], tmp_path: Path
 ) -> None:
@@ -316,9 +336,20 @@ def test_a_source_without_files_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "lake" / "corpora").exists()
 
 
+def test_inputs_of_which_nothing_is_kept(tmp_path: Path) -> None:
+    """The message says what removed them, because there is no snapshot to look at; the next build starts afresh."""
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "short.txt").write_text("Too short.")
+    config = BuildConfig(name="x", sources=(SourceConfig(path="*.txt", name="x"),))
+    lake = Lake.open(tmp_path / "lake")
+    with pytest.raises(InputError, match=r"got none; removed: 1 by empty \(empty.txt: .*short.txt"):
+        build(config, lake, root=tmp_path)
+    assert lake.list("corpora/x/snapshots") == []
+
+
 def test_names_that_are_paths_are_refused() -> None:
     """A corpus name becomes a folder, so it may not climb."""
-    with pytest.raises(ConfigError, match="'../../etc'"):
+    with pytest.raises(ConfigError, match=r"'\.\./\.\./etc'"):
         BuildConfig(name="../../etc", sources=(SourceConfig(path="x", name="x"),))
     with pytest.raises(ConfigError, match="two sources are called 'x'"):
         BuildConfig(

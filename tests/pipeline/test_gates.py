@@ -50,6 +50,23 @@ def test_a_source_that_is_wiped_out_is_refused() -> None:
     assert failed({"web": counts(1, 99), "code": counts(50)}) == {"removed share"}
 
 
+def test_copies_of_published_documents_are_no_alarm() -> None:
+    """A log that has grown is read again whole; of a renamed file nothing is new at all."""
+    log, parent = {"web": counts(3, duplicate=500)}, {"web": counts(90, 10)}
+    copies = {"new": {"web": 500}, "parent": {}}
+    assert failed(log, parent_funnel=parent) == {"removed share", "change of the removed share"}
+    assert failed(log, parent_funnel=parent, known=copies) == set()
+    renamed = {"web": counts(0, duplicate=1)}
+    assert failed(renamed) == {"documents kept"}
+    assert failed(renamed, known={"new": {"web": 1}}) == set()
+    assert failed({"web": counts(0, 1, 1)}, known={"new": {"web": 1}}) == {"documents kept"}
+    grown = {"parent": {"web": 70}}
+    assert (
+        failed({"web": counts(90, 10)}, parent_funnel={"web": counts(27, 3, 70)}, known=grown)
+        == set()
+    )
+
+
 def test_unreadable_input_is_refused() -> None:
     """A broken delivery does not become a snapshot that training starts on."""
     assert failed({"web": counts(50, quarantined=50)}) == {"quarantined share"}
@@ -101,3 +118,7 @@ def test_drift_is_a_symmetric_distance_in_bits(p: dict[str, int], q: dict[str, i
     assert jensen_shannon(p, {key: 3 * count for key, count in p.items()}) == pytest.approx(
         0, abs=1e-12
     )
+    with pytest.raises(ConfigError, match=r"gates\.min_documents: expected 0 or more, got -1"):
+        GatesConfig(min_documents=-1)
+    with pytest.raises(ConfigError, match=r"gates\.max_bytes_per_token_loss: expected 0 or more"):
+        GatesConfig(max_bytes_per_token_loss=float("nan"))
