@@ -54,11 +54,14 @@ class Lake:
         # A Path has lost one of the slashes.
         text = re.sub(r"^s3:/(?=[^/])", "s3://", str(location))
         cache = cache or Path.home() / ".cache" / "gristmill"
+        if not text.strip():
+            raise ConfigError("--lake: expected a folder or s3://bucket/prefix, got an empty text")
         if "://" not in text:
             root = Path(text).expanduser().absolute()
-            if root.exists() and not root.is_dir():
+            found = next(path for path in (root, *root.parents) if path.exists())
+            if not found.is_dir():
                 raise ConfigError(
-                    f"--lake {text}: expected a folder or s3://bucket/prefix, got a file"
+                    f"--lake {text}: expected a folder or s3://bucket/prefix, got a file ({found})"
                 )
             return cls(url=str(root), root=root, cache=cache)
         url = text.rstrip("/")

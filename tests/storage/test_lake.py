@@ -135,6 +135,15 @@ def test_a_file_is_no_lake(tmp_path: Path) -> None:
     (tmp_path / "lake").write_bytes(b"")
     with pytest.raises(ConfigError, match="expected a folder or s3://bucket/prefix, got a file"):
         Lake.open(tmp_path / "lake")
+    with pytest.raises(ConfigError, match="got a file"):
+        Lake.open(tmp_path / "lake" / "below")
+
+
+@pytest.mark.parametrize("location", ["", " "])
+def test_an_empty_name_is_no_lake(location: str) -> None:
+    """A script's variable that was never set must not fill the folder that it runs in."""
+    with pytest.raises(ConfigError, match=r"--lake: .*got an empty text"):
+        Lake.open(location)
 
 
 def test_a_lake_is_the_same_however_it_is_written(
