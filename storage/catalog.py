@@ -164,15 +164,16 @@ def _snapshot_of(lake: Lake, run: str) -> tuple[str, int, str]:
     path = f"runs/{run}/run.json"
     if not lake.exists(path):
         return "", 0, ""
+    data = lake.read_bytes(path)
     try:
-        body = json.loads(lake.read_bytes(path))
+        body = json.loads(data)
         name, _, version = body["snapshot"].partition("@")
         if not is_name(name):
             raise ValueError(f"snapshot {body['snapshot']!r}")
         return name, int(version), body.get("snapshot_hash", "")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptError(
-            f"{lake.where(path)}: expected JSON with the run's snapshot, got: {error!r}; remove or repair the run"
+            f"{lake.where(path)}: expected JSON with the run's snapshot, got {data[:40]!r}; remove or repair the run"
         ) from error
 
 
