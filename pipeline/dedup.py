@@ -67,8 +67,8 @@ class DedupConfig:
                     f"dedup.{name}: expected a number in (0, 1], got {getattr(self, name)}"
                 )
         for name in ("ngram", "containment_ngram", "bands", "rows"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"dedup.{name}: expected 1 or more, got {getattr(self, name)}")
+            if not 1 <= getattr(self, name) <= 1000:
+                raise ConfigError(f"dedup.{name}: expected 1 to 1000, got {getattr(self, name)}")
         if self.bands * self.rows > NUM_PERM:
             raise ConfigError(
                 f"dedup.bands x dedup.rows: expected at most {NUM_PERM} (values of a signature), "

@@ -423,7 +423,8 @@ def test_exact_duplicates_are_those_of_brute_force(rows: list, generator: random
     [
         ({"threshold": 0}, r"dedup.threshold: expected a number in \(0, 1\], got 0"),
         ({"containment": 1.5}, "dedup.containment: expected a number"),
-        ({"ngram": 0}, "dedup.ngram: expected 1 or more"),
+        ({"ngram": 0}, "dedup.ngram: expected 1 to 1000, got 0"),
+        ({"ngram": 10**23}, "dedup.ngram: expected 1 to 1000"),
         ({"bands": 26}, "at most 128 .* got 26 x 5 = 130"),
     ],
 )
