@@ -152,7 +152,9 @@ def sample(
     top_k: Annotated[
         int, typer.Option("--top-k", min=0, help="Draw from so many likeliest tokens; 0: from all.")
     ] = 50,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random draws.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=2**63 - 1, help="Of the random draws.")
+    ] = 0,
     workers: WorkersOption = None,
     json: JsonOption = False,
     verbose: VerboseOption = False,

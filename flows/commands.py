@@ -15,7 +15,7 @@ from pipeline.build import build
 from pipeline.display import short, visible
 from pipeline.executor import Executor, default_workers
 from storage.catalog import resolve
-from storage.errors import GateError
+from storage.errors import ConfigError, GateError
 from storage.lake import Lake
 from storage.snapshot import Snapshot
 
@@ -151,6 +151,9 @@ def _train(
     flow: bool | None,
 ) -> Document:
     settings = load_recipe(recipe, overrides)
+    for option, value in (("--snapshot", ref), ("--run", run)):
+        if value == "":  # a variable of a script that was never set
+            raise ConfigError(f"{option}: expected a name, got an empty text; leave it out")
     lake = Lake.open(location)
     snapshot = resolve(lake, ref or settings.build.name)
     if snapshot.manifest.status != "promoted":

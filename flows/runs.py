@@ -39,14 +39,18 @@ def find_run(lake: Lake, text: str) -> tuple[Lake, str]:
 
 
 def newest_run(lake: Lake, ref: str) -> str | None:
-    """The run begun last on a corpus (`name`, `name@latest`: any of its snapshots) or on a snapshot (`name@3`)."""
+    """The run begun last on a corpus (`name`, `name@latest`: any of its snapshots) or on a snapshot (`name@3`).
+
+    One without a checkpoint, which cannot be sampled, comes after all others.
+    """
     corpus, _, version = ref.partition("@")
     found = []
     for run in lake.list_folders("runs"):
         path = f"runs/{run}/run.json"
-        for entry in lake.list(f"runs/{run}"):
-            if entry.path == path:
-                name, _, trained = read_object(lake, path)["snapshot"].partition("@")
-                if name == corpus and version in ("", "latest", trained):
-                    found.append((entry.modified, run))
-    return max(found)[1] if found else None
+        files = {entry.path: entry for entry in lake.list(f"runs/{run}")}
+        if path in files:
+            name, _, trained = read_object(lake, path)["snapshot"].partition("@")
+            if name == corpus and version in ("", "latest", trained):
+                has_checkpoint = any(file.endswith("/state.json") for file in files)
+                found.append((has_checkpoint, files[path].modified, run))
+    return max(found)[2] if found else None

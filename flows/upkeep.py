@@ -7,7 +7,7 @@ from flows.output import Output
 from flows.progress import show_progress
 from pipeline.display import duration, plural, size
 from storage.catalog import gc, verify
-from storage.errors import CorruptError
+from storage.errors import CorruptError, NotFoundError
 from storage.lake import Lake
 
 if TYPE_CHECKING:
@@ -20,6 +20,10 @@ def verify_lake(output: Output, location: str, ref: str | None) -> None:
     Raises CorruptError with every problem found, after the result is printed.
     """
     lake = Lake.open(location)
+    if ref is None and not lake.list_folders("corpora") and not lake.list_folders("runs"):
+        raise NotFoundError(
+            f"{lake}: expected a lake with corpora or runs, found nothing to verify"
+        )
     start = time.monotonic()
     with show_progress(output) as progress:
         problems = verify(lake, ref, progress)

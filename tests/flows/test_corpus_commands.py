@@ -185,6 +185,13 @@ def test_verify_finds_a_flipped_bit(built: dict[str, Any], gristmill: Command, l
     assert "documents-00000.arrow" in dumped.err
 
 
+def test_verify_of_nothing_is_refused(gristmill: Command, tmp_path: Path) -> None:
+    """A misspelt --lake must not pass for a sound one."""
+    answer = gristmill("verify", "--lake", tmp_path / "misspelt", "--json")
+    assert (answer.code, answer.json["kind"]) == (2, "NotFoundError")
+    assert "misspelt: expected a lake" in answer.err
+
+
 def test_gc_removes_only_what_nothing_needs(
     built: dict[str, Any], gristmill: Command, lake: Path
 ) -> None:

@@ -128,6 +128,19 @@ def test_stopped_training_goes_on(
     assert whole.json["hash"] in resumed.out
 
 
+def test_sample_passes_over_a_run_that_has_not_got_far(
+    trained: dict[str, Any], gristmill: Command, lake: Path
+) -> None:
+    """One that ended before its first checkpoint hides none that can be sampled."""
+    begun = lake / "runs" / "begun" / "run.json"
+    begun.parent.mkdir()
+    begun.write_bytes((lake / "runs" / trained["run"] / "run.json").read_bytes())
+    answer = gristmill("sample", "tiny", "The", "--lake", lake, "--tokens", 2, "--json")
+    assert answer.json["run"] == trained["run"]
+    huge = gristmill("sample", "tiny", "The", "--lake", lake, "--seed", 2**64)
+    assert huge.code == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -136,6 +149,8 @@ def test_stopped_training_goes_on(
         (("--set", "train.preset=9m"), "train.preset: expected one of"),
         (("--set", "train.steps=0"), "train.steps: expected at least 1, got 0"),
         (("--run", "../x"), "../x"),
+        (("--run", ""), "--run: expected a name, got an empty text"),
+        (("--snapshot", ""), "--snapshot: expected a name, got an empty text"),
     ],
 )
 def test_wrong_training_is_refused(
