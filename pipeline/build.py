@@ -259,8 +259,9 @@ def make_manifest(plan: Plan, start: float) -> Manifest:
     added = publish.new_domains(workspace)
     before = parent.manifest.summary if parent else {}
     gates = check_gates(
+        summary["documents"],
         funnel,
-        {domain: figures["num_bytes"] for domain, figures in added.items()},
+        {domain: figures["num_bytes"] for domain, figures in summary["domains"].items()},
         publish.bytes_per_token(added),
         parent.manifest.funnel if parent else {},
         {domain: figures["num_bytes"] for domain, figures in before.get("domains", {}).items()},

@@ -20,7 +20,7 @@ class GatesConfig:
     enabled: bool = True
     """Check at all; without gates every snapshot is promoted."""
     min_documents: int = 1
-    """Documents that must be kept of what was read; nothing is asked where all are copies of published ones."""
+    """Documents that the corpus must hold, published ones included: a night without anything worth keeping is no fault."""
     max_quarantined: float = 0.2
     """Share of unreadable records allowed in a domain (of those with 20 records or more)."""
     max_removed: float = 0.95
@@ -28,10 +28,12 @@ class GatesConfig:
     copies of published documents count neither here nor in the change: a file that has grown is read again whole."""
     max_removed_change: float = 0.3
     """How far a domain's removed share may lie from that in the parent snapshot, absolute."""
-    max_domain_drift: float = 0.5
-    """Jensen-Shannon divergence in bits between the domain shares (by bytes) of the new documents and the parent."""
+    max_domain_drift: float = 0.2
+    """Jensen-Shannon divergence in bits between the domain shares (by bytes) of the corpus and of its parent; 0.31 where
+    a corpus of one domain takes in as much of another."""
     max_bytes_per_token_loss: float = 0.2
-    """Relative loss of bytes per token in a domain against the parent, from which the tokenizer no longer fits."""
+    """Relative loss of bytes per token in a domain (of 20 new documents or more) against the parent, from which the
+    tokenizer no longer fits."""
 
     def __post_init__(self) -> None:
         if self.min_documents < 0:
@@ -48,6 +50,7 @@ class GatesConfig:
 
 
 def check_gates(
+    documents: int,
     funnel: dict[str, dict[str, int]],
     bytes_by_domain: dict[str, int],
     bytes_per_token: dict[str, float],
@@ -60,23 +63,15 @@ def check_gates(
 ) -> list[dict[str, Any]]:
     """Figures, limits and verdicts: `{name, value, limit, passed, detail}` each. Parent figures are empty at first.
 
+    `documents` and `bytes_by_domain` are those of the whole corpus, `funnel` and `bytes_per_token` of what is new.
     `known` are the exact copies of documents published before by domain, among the `new` documents and the `parent`'s.
     """
     if not config.enabled:
         return []
-    kept = sum(counts["kept"] for counts in funnel.values())
     unknown = _without(funnel, (known or {}).get("new", {}))
     parent_unknown = _without(parent_funnel, (known or {}).get("parent", {}))
-    has_news = any(counts["read"] for counts in unknown.values())
-    gates = [
-        _gate(
-            "documents kept",
-            kept,
-            config.min_documents,
-            kept >= config.min_documents or not has_news,
-            "at least this many" if has_news else "nothing but copies of published documents",
-        )
-    ]
+    enough = documents >= config.min_documents
+    gates = [_gate("documents", documents, config.min_documents, enough, "at least this many")]
 
     quarantined = _shares(funnel, ("quarantined",), ("read",))
     gates.append(_worst("quarantined share", quarantined, config.max_quarantined))
@@ -100,13 +95,13 @@ def check_gates(
                 drift,
                 config.max_domain_drift,
                 passed,
-                "bits, new documents against parent",
+                "bits, corpus against parent",
             )
         )
     losses = {
         domain: 1 - bytes_per_token[domain] / parent_bytes_per_token[domain]
         for domain in bytes_per_token
-        if parent_bytes_per_token.get(domain)
+        if parent_bytes_per_token.get(domain) and funnel[domain]["kept"] >= _ENOUGH
     }
     if losses:
         gates.append(_worst("loss of bytes per token", losses, config.max_bytes_per_token_loss))

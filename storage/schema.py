@@ -26,16 +26,24 @@ def _schema(kind: str, fields: list[pa.Field]) -> pa.Schema:
 DOCUMENTS = _schema(
     "documents",
     [
-        _field("id", pa.string(), "32 hex digits: blake2b-128 of source, uri and input fingerprint"),
+        _field(
+            "id", pa.string(), "32 hex digits: blake2b-128 of source, uri and input fingerprint"
+        ),
         _field("text", pa.string(), "normalised text"),
         _field("source", pa.string(), "name of the recipe's source"),
-        _field("uri", pa.string(), "file:line, file#offset or archive!member, relative to the recipe"),
+        _field(
+            "uri", pa.string(), "file:line, file#offset or archive!member, relative to the recipe"
+        ),
         _field("domain", pa.string(), "code, poetry, science, chat, web, books, ..."),
         _field("license", pa.string(), "licence of the text, as the source states it"),
         _field("lang", pa.string(), "ISO 639 code of the main language; empty if not determined"),
         _field("lang_score", pa.float32(), "confidence of lang in [0, 1]"),
         _field("toxicity", pa.float32(), "score of the toxicity model in [0, 1]"),
-        _field("content_hash", pa.string(), "32 hex digits: blake2b-128 of the white-space-normalised text"),
+        _field(
+            "content_hash",
+            pa.string(),
+            "32 hex digits: blake2b-128 of the white-space-normalised text",
+        ),
         _field("num_bytes", pa.int64(), "UTF-8 bytes of text"),
         _field("split", pa.string(), "train or validation; empty until decided"),
     ],
@@ -53,8 +61,12 @@ FATES = _schema(
         _field("rule", pa.string(), "rule that decided; null if kept", nullable=True),
         _field("value", pa.float64(), "what the rule measured", nullable=True),
         _field("threshold", pa.float64(), "what the rule allows", nullable=True),
-        _field("duplicate_of", pa.string(), "kept document that this one duplicates", nullable=True),
-        _field("similarity", pa.float32(), "Jaccard similarity or containment with it", nullable=True),
+        _field(
+            "duplicate_of", pa.string(), "kept document that this one duplicates", nullable=True
+        ),
+        _field(
+            "similarity", pa.float32(), "Jaccard similarity or containment with it", nullable=True
+        ),
         _field("detail", pa.string(), "reason in words (quarantine)", nullable=True),
     ],
 )
@@ -70,7 +82,9 @@ REJECTS = _schema(
         _field("rule", pa.string(), "rule that decided"),
         _field("value", pa.float64(), "what the rule measured", nullable=True),
         _field("threshold", pa.float64(), "what the rule allows", nullable=True),
-        _field("duplicate_of", pa.string(), "kept document that this one duplicates", nullable=True),
+        _field(
+            "duplicate_of", pa.string(), "kept document that this one duplicates", nullable=True
+        ),
         _field("similarity", pa.float32(), "similarity with it", nullable=True),
         _field("detail", pa.string(), "reason in words (quarantine)", nullable=True),
         _field("text", pa.string(), "the first 2,000 characters of its text"),
@@ -81,8 +95,11 @@ SIGNATURES = _schema(
     "signatures",
     [
         _field("id", pa.string(), "document"),
-        _field("signature", pa.list_(pa.field("item", pa.uint32(), nullable=False), 128),
-               "MinHash in datasketch's affine32 scheme, 128 permutations, seed 1"),
+        _field(
+            "signature",
+            pa.list_(pa.field("item", pa.uint32(), nullable=False), 128),
+            "MinHash in datasketch's affine32 scheme, 128 permutations, seed 1",
+        ),
         _field("num_shingles", pa.int64(), "distinct shingles of the document"),
     ],
 )
@@ -92,7 +109,11 @@ BAND_KEYS = _schema(
     [
         _field("band", pa.uint16(), "number of the band"),
         _field("key", pa.uint64(), "hash of the band's rows; rows are sorted by (band, key, row)"),
-        _field("row", pa.uint32(), "row of the document in this snapshot's signatures, all shards in order"),
+        _field(
+            "row",
+            pa.uint32(),
+            "row of the document in this snapshot's signatures, all shards in order",
+        ),
     ],
 )
 
@@ -102,7 +123,9 @@ EDGES = _schema(
         _field("id_a", pa.string(), "smaller id of a verified near-duplicate pair"),
         _field("id_b", pa.string(), "larger id"),
         _field("jaccard", pa.float32(), "exact Jaccard similarity of their shingle sets"),
-        _field("containment", pa.float32(), "share of the smaller one's 3-grams that the other holds"),
+        _field(
+            "containment", pa.float32(), "share of the smaller one's 3-grams that the other holds"
+        ),
     ],
 )
 
@@ -115,8 +138,11 @@ def tokens_schema(vocab_size: int) -> pa.Schema:
         [
             _field("id", pa.string(), "document"),
             _field("domain", pa.string(), "domain of the document"),
-            _field("tokens", pa.list_(pa.field("item", token, nullable=False)),
-                   "the document's tokens, beginning with BOS; one flat buffer over all rows"),
+            _field(
+                "tokens",
+                pa.list_(pa.field("item", token, nullable=False)),
+                "the document's tokens, beginning with BOS; one flat buffer over all rows",
+            ),
             _field("num_bytes", pa.int64(), "UTF-8 bytes of the document's text"),
         ],
     )
@@ -136,7 +162,10 @@ SCHEMAS = {
 def check_format(schema: pa.Schema, kind: str, where: str) -> None:
     """Raise CorruptError unless a shard says that it is of `kind` and of the format this code reads."""
     metadata = schema.metadata or {}
-    found = metadata.get(b"gristmill.kind", b"?").decode(), metadata.get(b"gristmill.format", b"?").decode()
+    found = (
+        metadata.get(b"gristmill.kind", b"?").decode(),
+        metadata.get(b"gristmill.format", b"?").decode(),
+    )
     if found != (kind, str(FORMAT)):
         raise CorruptError(
             f"{where}: expected a '{kind}' shard of format {FORMAT}, got '{found[0]}' of format {found[1]}; "

@@ -214,7 +214,7 @@ def test_gate_is_exit_code_3(gristmill: Command, tiny_recipe: Path, lake: Path) 
     refused = gristmill("build", *arguments, "--json")
     assert refused.code == 3
     assert refused.json["status"] == "quarantined"
-    assert "documents kept" in refused.err
+    assert "gate 'documents'" in refused.err
     assert gristmill("build", *arguments).code == 3
     assert gristmill("run", *arguments).code == 3
     assert gristmill("train", tiny_recipe, "--lake", lake, "--snapshot", "tiny@1").code == 3

@@ -225,7 +225,7 @@ def test_a_failed_gate_quarantines_the_snapshot(
     config = replace(config, gates=replace(config.gates, min_documents=1000))
     result = build(config, lake, root=root)
     assert result.status == "quarantined"
-    assert any("documents kept" in note for note in result.notes)
+    assert any("gate 'documents'" in note for note in result.notes)
     again = build(config, lake, root=root)
     assert (again.status, again.snapshot) == ("quarantined", "tiny@1")
     fixed = build(replace(config, gates=replace(config.gates, min_documents=1)), lake, root=root)
