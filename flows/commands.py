@@ -249,7 +249,7 @@ def sample_run(
     )  # late: torch, once the run is there
 
     config = SampleConfig(max_tokens=tokens, temperature=temperature, top_k=top_k, seed=seed)
-    loaded = load_run(lake, name)
+    loaded = load_run(lake, name, output.note)
     text = sample_text(loaded.model, loaded.tokenizer, prompt, config)
     document = {"run": name, "step": loaded.step, "prompt": prompt, "text": text}
     # console.out, because print would wrap lines that are the model's own.

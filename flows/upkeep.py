@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def verify_lake(output: Output, location: str, ref: str | None) -> None:
-    """Read everything that a snapshot (or any) needs and compare checksums.
+    """Read everything that a snapshot needs, without `ref` all snapshots and checkpoints, and compare checksums.
 
     Raises CorruptError with every problem found, after the result is printed.
     """
@@ -27,6 +27,10 @@ def verify_lake(output: Output, location: str, ref: str | None) -> None:
     start = time.monotonic()
     with show_progress(output) as progress:
         problems = verify(lake, ref, progress)
+        if ref is None and lake.list_folders("runs"):
+            from model.checkpoint import verify_runs  # late: torch takes more than a second
+
+            problems += verify_runs(lake)
     what = ref or lake.url
     took = duration(time.monotonic() - start)
 

@@ -6,6 +6,7 @@ safetensors, never pickle.
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from model.records import read_lines
 from storage.errors import CorruptError, LakeError, NotFoundError
 from storage.lake import Lake
 
@@ -154,22 +156,41 @@ def run_hash(lake: Lake, run: str) -> str:
         for name, tensor in sorted(tensors.items()):
             digest.update(f"{group} {name} {tensor.dtype} {list(tensor.shape)}\n".encode())
             digest.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
-    for line in lake.read_bytes(f"runs/{run}/metrics.jsonl").splitlines():
-        row = json.loads(line)
-        if "domains" not in row and row["step"] <= checkpoint.step:
-            digest.update(f"{row['step']} {row['loss']!r}\n".encode())
+    num_losses = 0
+    for row in read_lines(lake, f"runs/{run}/metrics.jsonl"):
+        if "domains" not in row and row.get("step", math.inf) <= checkpoint.step:
+            digest.update(f"{row['step']} {row.get('loss')!r}\n".encode())
+            num_losses += 1
+    if num_losses != checkpoint.step:
+        raise CorruptError(
+            f"{lake.where(f'runs/{run}/metrics.jsonl')}: expected the losses of {checkpoint.step} steps, got {num_losses}; "
+            "put back a good copy of the file"
+        )
     return digest.hexdigest()
+
+
+def verify_runs(lake: Lake) -> list[str]:
+    """What is wrong with the checkpoints of all runs, in words; reads each file once."""
+    problems = []
+    for run in lake.list_folders("runs"):
+        for step in checkpoint_steps(lake, run):
+            try:
+                load_checkpoint(lake, run, step)
+            except CorruptError as error:
+                problems.append(str(error))
+    return problems
 
 
 def _read_record(lake: Lake, run: str, step: int) -> dict[str, Any]:
     path = f"{checkpoint_folder(run, step)}/state.json"
     where = lake.where(path)
+    data = lake.read_bytes(path)
     try:
-        body = json.loads(lake.read_bytes(path))
+        body = json.loads(data)
         expected = body.pop("checksum")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CorruptError(
-            f"{where}: expected the record of a checkpoint, got: {error!r}"
+            f"{where}: expected the record of a checkpoint, got {data[:40]!r}"
         ) from error
     if (found := _checksum(body)) != expected:
         raise CorruptError(f"{where}: expected sha256 {expected}, got {found}")

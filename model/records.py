@@ -58,8 +58,8 @@ def read_lines(lake: Lake, path: str) -> list[Row]:
     rows = []
     for number, line in enumerate(lake.read_bytes(path).splitlines(), 1):
         try:
-            rows.append(json.loads(line))
-        except ValueError as error:
+            rows.append(dict(json.loads(line)))
+        except (ValueError, TypeError) as error:
             raise CorruptError(
                 f"{lake.where(path)}:{number}: expected a JSON object, got {line[:40]!r}; remove the line"
             ) from error
@@ -105,15 +105,16 @@ def claim_run(
         )
 
 
-def read_object(lake: Lake, path: str) -> Row:
-    """A JSON object in the lake. Raises NotFoundError, CorruptError."""
+def read_object(
+    lake: Lake, path: str, remedy: str = "remove the run's folder to train from the beginning"
+) -> Row:
+    """A JSON object in the lake. Raises NotFoundError; CorruptError, with what to do about it."""
     data = lake.read_bytes(path)
     try:
         return dict(json.loads(data))
     except (ValueError, TypeError) as error:
         raise CorruptError(
-            f"{lake.where(path)}: expected a JSON object, got {data[:40]!r}; "
-            "remove the run's folder to train from the beginning"
+            f"{lake.where(path)}: expected a JSON object, got {data[:40]!r}; {remedy}"
         ) from error
 
 

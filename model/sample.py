@@ -1,6 +1,6 @@
 """Text from a trained model: token by token, with a KV cache, so that each costs one small forward pass."""
 
-import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import sentencepiece as spm
@@ -11,6 +11,7 @@ from torch import Tensor
 from model.checkpoint import load_latest
 from model.config import ModelConfig
 from model.gpt import GPT
+from model.records import read_object
 from storage.catalog import resolve
 from storage.errors import ConfigError, CorruptError, NotFoundError
 from storage.lake import Lake
@@ -59,14 +60,17 @@ def load_tokenizer(snapshot: Snapshot) -> spm.SentencePieceProcessor:
         ) from error
 
 
-def load_run(lake: Lake, run: str) -> LoadedRun:
-    """Load a run for sampling, on the CPU. Raises NotFoundError if there is no such run, or no checkpoint of it yet."""
+def load_run(lake: Lake, run: str, on_damage: Callable[[str], None] | None = None) -> LoadedRun:
+    """Load a run for sampling, on the CPU; `on_damage` is told of each damaged checkpoint that is passed over.
+
+    Raises NotFoundError if there is no such run, or no checkpoint of it yet.
+    """
     path = f"runs/{run}/run.json"
     if not lake.exists(path):
         known = ", ".join(lake.list_folders("runs")) or "none"
         raise NotFoundError(f"{run}: expected a training run in {lake.url}; there are: {known}")
-    about = json.loads(lake.read_bytes(path))
-    checkpoint = load_latest(lake, run)
+    about = read_object(lake, path)
+    checkpoint = load_latest(lake, run, on_damage)
     if checkpoint is None:
         raise NotFoundError(
             f"{run}: expected a checkpoint, the run has none yet; it comes after train.checkpoint_every steps"

@@ -315,6 +315,9 @@ def _split(batch: Batch, size: int, device: torch.device) -> Iterator[Batch]:
         yield Batch(*(part.to(device) for part in parts))
 
 
+_REMAKE = "remove the file to have it made again"
+
+
 def _result_path(run: str) -> str:
     return f"runs/{run}/result.json"
 
@@ -325,10 +328,10 @@ def _finished(lake: Lake, run: str) -> RunResult | None:
     if not lake.exists(path):
         return None
     try:
-        result = RunResult(**read_object(lake, path))
+        result = RunResult(**read_object(lake, path, _REMAKE))
     except TypeError as error:
         raise CorruptError(
-            f"{lake.where(path)}: expected the result of a run, got: {error}; remove the file to have it made again"
+            f"{lake.where(path)}: expected the result of a run, got: {error}; {_REMAKE}"
         ) from error
     return replace(result, seconds=0.0, resumed_from=None, was_finished=True)
 

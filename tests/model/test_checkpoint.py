@@ -14,6 +14,7 @@ from model.checkpoint import (
     load_latest,
     run_hash,
     save_checkpoint,
+    verify_runs,
 )
 from storage.errors import CorruptError, LakeError, NotFoundError
 from storage.lake import Lake
@@ -97,9 +98,26 @@ def test_the_hash_of_a_run_is_that_of_tensors_and_losses(lake: Lake) -> None:
     assert run_hash(lake, "run") == first
     lake.write_bytes("runs/run/metrics.jsonl", lines.replace(b"2.25", b"2.26"))
     assert run_hash(lake, "run") != first
-    lake.write_bytes("runs/run/metrics.jsonl", lines)
     save(lake, 3)
+    with pytest.raises(
+        CorruptError, match=r"metrics\.jsonl: expected the losses of 3 steps, got 2"
+    ):
+        run_hash(lake, "run")
+    lake.write_bytes("runs/run/metrics.jsonl", lines + b'{"step":3,"loss":2.0,"seconds":1}\n')
     assert run_hash(lake, "run") != first
+    for damage in (b"\xff\xfe", b"[1]", b"7"):
+        lake.write_bytes("runs/run/metrics.jsonl", lines + damage + b"\n")
+        with pytest.raises(CorruptError, match=r"metrics\.jsonl:3: expected a JSON object"):
+            run_hash(lake, "run")
+
+
+def test_verify_names_every_damaged_checkpoint(lake: Lake) -> None:
+    for step in (2, 4):
+        save(lake, step)
+    assert verify_runs(lake) == []
+    lake.local_path(f"{checkpoint_folder('run', 2)}/optimizer.safetensors").write_bytes(b"x")
+    problems = verify_runs(lake)
+    assert len(problems) == 1 and "step-000002/optimizer.safetensors: expected" in problems[0]
 
 
 def test_a_full_disk_leaves_the_checkpoints_before(lake: Lake) -> None:
