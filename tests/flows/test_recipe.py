@@ -54,8 +54,6 @@ def test_set_is_the_same_as_writing_it(key: str, recipe: Path, tmp_path: Path) -
     """`--set section.key=value` gives the recipe that has it in its file; the default changes nothing."""
     section, name = key.split(".")
     value = json.dumps(DEFAULTS[key])  # TOML writes these scalars as JSON does
-    if value in ("Infinity", "NaN"):
-        pytest.skip("no JSON")
     in_file = load_recipe(written(tmp_path, f"{MINIMAL}\n[{section}]\n{name} = {value}\n"))
     assert in_file == load_recipe(str(recipe), [f"{key}={value}"]) == load_recipe(str(recipe))
 
