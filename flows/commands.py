@@ -205,8 +205,9 @@ def train_here(
 def use_cores(workers: int | None) -> None:
     """Let torch compute on so many cores, None leaves it all there are; call it before torch is imported.
 
-    Threads that wait for each other sleep instead of spinning. Where other work shares the cores, spinning threads keep
-    each other from finishing: measured beside one other job, 5,600 tokens/s asleep and 900 spinning.
+    Threads that wait for each other sleep instead of spinning, unless OMP_WAIT_POLICY says otherwise. Where other work
+    shares the cores, spinning threads keep each other from finishing: sleeping gives 2.2 times the tokens/s beside two
+    busy processes, and costs a third on idle cores (tests/bench/wait_policy.py).
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if workers is not None:
