@@ -76,6 +76,7 @@ class Plan:
     root: Path
     version: int
     build_id: str
+    recipe_fingerprint: str
     parent: Snapshot | None
     inputs: tuple[NewInput, ...]
     workspace: Workspace
@@ -226,8 +227,9 @@ def make_plan(config: BuildConfig, lake: Lake, root: Path) -> Plan:
         for item in found
         if (item.found.source, item.found.uri, item.fingerprint) not in consumed
     )
+    recipe = recipe_fingerprint(config, root)
     what = {
-        "recipe": recipe_fingerprint(config, root),
+        "recipe": recipe,
         "parent": parent.hash if parent else "",
         "inputs": [(item.found.source, item.found.uri, item.fingerprint) for item in new],
         "code_version": package_version("gristmill"),
@@ -239,6 +241,7 @@ def make_plan(config: BuildConfig, lake: Lake, root: Path) -> Plan:
         root=root,
         version=max(numbers, default=0) + 1,
         build_id=build_id,
+        recipe_fingerprint=recipe,
         parent=parent,
         inputs=new,
         workspace=Workspace(lake, f"{folder}/work/{build_id}", f"{folder}/data/{build_id}"),
@@ -285,7 +288,7 @@ def make_manifest(plan: Plan, start: float) -> Manifest:
         version=plan.version,
         parent=parent.hash if parent else "",
         build_id=plan.build_id,
-        recipe_fingerprint=recipe_fingerprint(config, plan.root),
+        recipe_fingerprint=plan.recipe_fingerprint,
         recipe=json.loads(json.dumps(asdict(config))),
         code_version=package_version("gristmill"),
         shards=(parent.manifest.shards if parent else ()) + tuple(publish.new_shards(workspace)),
@@ -309,7 +312,7 @@ def _already_done(plan: Plan) -> BuildResult | None:
     if not plan.inputs and plan.parent is not None:
         manifest = plan.parent.manifest
         notes = ["nothing new: every input was consumed by an earlier snapshot"]
-        if manifest.recipe_fingerprint != recipe_fingerprint(plan.config, plan.root):
+        if manifest.recipe_fingerprint != plan.recipe_fingerprint:
             notes.append(
                 "the recipe has changed since; it applies to documents that are read from now on"
             )

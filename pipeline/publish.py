@@ -126,14 +126,12 @@ def bytes_per_token(domains: dict[str, dict[str, Any]]) -> dict[str, float]:
 
 def copies_of_published(workspace: Workspace, parent: Snapshot | None) -> dict[str, dict[str, int]]:
     """By domain, the exact copies of earlier documents that the build and its parent have read: `new` and `parent`."""
-    fates = [shard for shard in new_shards(workspace) if shard.kind == "fates"]
-    before = parent.shards("fates", version=parent.manifest.version) if parent is not None else []
-    return {
-        "new": ledger.copies_of_published(_read_shard(workspace, shard) for shard in fates),
-        "parent": ledger.copies_of_published(parent.open(shard) for shard in before)
-        if parent is not None
-        else {},
-    }
+    new = [_read_shard(workspace, s) for s in new_shards(workspace) if s.kind == "fates"]
+    before: list[pa.Table] = []
+    if parent is not None:
+        version = parent.manifest.version
+        before = [parent.open(shard) for shard in parent.shards("fates", version=version)]
+    return {"new": ledger.copies_of_published(new), "parent": ledger.copies_of_published(before)}
 
 
 def new_domains(workspace: Workspace) -> dict[str, dict[str, Any]]:
