@@ -30,10 +30,13 @@ class MixConfig:
                 raise ConfigError(
                     f"mix.weights.{domain}: expected a number of 0 or more, got {weight}"
                 )
-        for name in ("temperature", "max_epochs"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ConfigError(f"mix.{name}: expected a number above 0, got {value}")
+        # Below 0.1 the power of a large corpus leaves the range of floats.
+        if not (math.isfinite(self.temperature) and self.temperature >= 0.1):
+            raise ConfigError(
+                f"mix.temperature: expected a number of 0.1 or more, got {self.temperature}"
+            )
+        if not (math.isfinite(self.max_epochs) and self.max_epochs > 0):
+            raise ConfigError(f"mix.max_epochs: expected a number above 0, got {self.max_epochs}")
 
 
 def mix(tokens_by_domain: Mapping[str, int], config: MixConfig) -> dict[str, dict[str, float]]:
@@ -67,10 +70,15 @@ def mix(tokens_by_domain: Mapping[str, int], config: MixConfig) -> dict[str, dic
 
 def _fill(wanted: dict[str, float], limits: dict[str, float], total: float) -> dict[str, float]:
     """Share `total` out in proportion to `wanted`, none above its limit (water filling); less if all are at theirs."""
+    # Whoever reaches its limit first relative to its wish is filled first.
+    order = sorted(wanted, key=lambda domain: (limits[domain] / wanted[domain], domain))
     drawn: dict[str, float] = {}
-    # Whoever reaches its limit first relative to its wish is served first; the rest then share what is left.
-    for domain in sorted(wanted, key=lambda domain: (limits[domain] / wanted[domain], domain)):
+    for index, domain in enumerate(order):
         left = max(total - math.fsum(drawn.values()), 0.0)
-        wishes = math.fsum(wish for other, wish in wanted.items() if other not in drawn)
-        drawn[domain] = min(limits[domain], left * wanted[domain] / wishes)
+        level = left / math.fsum(wanted[other] for other in order[index:])
+        if level * wanted[domain] < limits[domain]:
+            # From here on nobody reaches a limit. Each share comes from the level, never from what is left after
+            # larger ones: a domain of one token beside 90 million would round to nothing.
+            return drawn | {other: level * wanted[other] for other in order[index:]}
+        drawn[domain] = limits[domain]
     return drawn
