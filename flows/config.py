@@ -1,10 +1,11 @@
-"""What one recipe says, typed: the corpus to build, the model to train on it, and when.
+"""What one recipe says, typed: the corpus to build, the model to train on it, and what happens by itself.
 
-This module assembles; each section's fields, defaults and checks live beside the code they configure.
+This module assembles; each section's fields, defaults and checks live beside the code they configure. The sections
+here are those of `gristmill up`: single commands do not read them.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from model.config import TrainConfig
 from pipeline.build import BuildConfig
@@ -13,20 +14,83 @@ from storage.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """When the corpus is built again; read by the Prefect deployment, not by single commands."""
+    """When a job runs by itself: exactly one of `cron`, `every_s` and `rrule`."""
 
-    cron: str
+    job: Literal["build", "train", "evaluate", "maintain"] = "build"
+    """What runs: build the corpus, train on its newest snapshot, judge the newest model, verify and clean the lake."""
+    cron: str = ""
     """Five cron fields (minute hour day month weekday), in `timezone`."""
+    every_s: float = 0.0
+    """Seconds from one start to the next."""
+    rrule: str = ""
+    """A recurrence rule of RFC 5545, such as FREQ=WEEKLY;BYDAY=SU;BYHOUR=4, in `timezone`."""
     timezone: str = "UTC"
-    """IANA name of the time zone that `cron` is read in."""
+    """IANA name of the time zone."""
+    active: bool = True
+    """False: shown in the UI with its switch off."""
+    overrides: tuple[str, ...] = ()
+    """Keys of the recipe to change in these runs, such as "dedup.threshold=0.8"."""
 
     def __post_init__(self) -> None:
-        # The server understands more (names, steps, ranges); this catches what it could not at all.
-        if len(self.cron.split()) != 5:
+        given = [name for name in ("cron", "every_s", "rrule") if getattr(self, name)]
+        if len(given) != 1:
             raise ConfigError(
-                "schedule.cron: expected five fields (minute hour day month weekday) such as "
-                f"'0 2 * * *', got {self.cron!r}"
+                "schedules: expected exactly one of cron, every_s and rrule in each, got "
+                f"{' and '.join(given) or 'none'}"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnSnapshotConfig:
+    """What follows when a snapshot is promoted."""
+
+    train: bool = True
+    """Train on it; on the newest, if several came while training was busy."""
+    approval: Literal["none", "ask"] = "none"
+    """ask: wait until somebody has seen the data card and agrees."""
+    approval_hours: float = 168.0
+    """Hours to wait for that; the run fails then, and nothing is trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseConfig:
+    """What follows when a model is trained."""
+
+    evaluate: bool = True
+    """Compare it with the release before it, on the same validation documents, and promote it if it is not worse."""
+    max_worse: float = 0.01
+    """Share by which its bits per byte may be higher than the former release's, over all domains."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitsConfig:
+    """Hours after which a run is ended, with all its processes; finished work is kept."""
+
+    build_hours: float = 24.0
+    """Of a build."""
+    train_hours: float = 0.0
+    """Of a training; 0: none."""
+    evaluate_hours: float = 6.0
+    """Of an evaluation."""
+
+
+Occasion = Literal["gate failed", "source gone", "training finished", "release promoted"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NotifyConfig:
+    """Whom to tell, through a Prefect automation; addresses and passwords stand in blocks or the environment."""
+
+    on: tuple[Occasion, ...]
+    """Occasions."""
+    block: str = ""
+    """A Prefect block that knows the address, as type/name: webhook/ops, email/team, slack-webhook/data."""
+    url_env: str = ""
+    """Instead of a block: environment variable of `gristmill up` with https://... or smtp://user:password@host:port/?to=..."""
+
+    def __post_init__(self) -> None:
+        if bool(self.block) == bool(self.url_env):
+            raise ConfigError("notify: expected one of block and url_env in each")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,5 +107,13 @@ class Recipe:
     """Corpus name, sources and the sections of the pipeline."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Model and training."""
-    schedule: ScheduleConfig | None = None
-    """When to build again by itself; None: only when asked."""
+    schedules: tuple[ScheduleConfig, ...] = ()
+    """What `gristmill up` runs when."""
+    on_snapshot: OnSnapshotConfig = field(default_factory=OnSnapshotConfig)
+    """What follows a promoted snapshot."""
+    release: ReleaseConfig = field(default_factory=ReleaseConfig)
+    """What follows a trained model."""
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    """Hours that a run may take."""
+    notify: tuple[NotifyConfig, ...] = ()
+    """Whom to tell of what."""

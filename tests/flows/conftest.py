@@ -3,9 +3,12 @@
 import json
 import os
 import random
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from typing import Any
 import pytest
 
 from flows.cli import app
+from flows.server import prefect_answers
 
 COMMON_WORDS = (
     "the of and to in that is was he for it with as his on be at by had not are but from or have an they which one "
@@ -128,3 +132,52 @@ def write_corpus(folder: Path, *, seed: int = 0, documents: int = 24) -> Path:
 def tiny_recipe(tmp_path: Path) -> Path:
     """A recipe of 48 good records and a bad one."""
     return write_corpus(tmp_path / "corpus")
+
+
+@pytest.fixture(scope="session")
+def prefect_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """A server of our own on a free port; yields the environment that leads to it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    home = tmp_path_factory.mktemp("prefect")
+    environment = {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "prefect",
+        "server",
+        "start",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
+    with (home / "server.log").open("wb") as log:
+        server = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+    try:
+        end = time.monotonic() + 180  # migrations of an empty database take 10 to 30 s
+        while not prefect_answers(environment["PREFECT_API_URL"], 1.0):
+            assert server.poll() is None and time.monotonic() < end, (
+                home / "server.log"
+            ).read_text()
+            time.sleep(0.2)
+        yield environment
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()

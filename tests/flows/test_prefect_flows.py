@@ -1,100 +1,24 @@
 """Both flows on a real Prefect server, started once: same snapshot as without it, stages, event, card, clean stops."""
 
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flows.server import prefect_answers
 from pipeline.build import STAGES
 from storage.errors import BusyError, GristmillError
 
 from .conftest import TINY_MODEL
+from .prefect_api import ask, events, wait_until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(300)]
 
 Command = Callable[..., Any]
-
-
-@pytest.fixture(scope="session")
-def prefect_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A server of our own on a free port; yields the environment that leads to it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    home = tmp_path_factory.mktemp("prefect")
-    environment = {
-        "PREFECT_HOME": str(home),
-        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",
-    }
-    command = [
-        sys.executable,
-        "-m",
-        "prefect",
-        "server",
-        "start",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-    ]
-    with (home / "server.log").open("wb") as log:
-        server = subprocess.Popen(
-            command,
-            stdout=log,
-            stderr=log,
-            env={**os.environ, **environment},
-            start_new_session=True,
-        )
-    try:
-        end = time.monotonic() + 180  # migrations of an empty database take 10 to 30 s
-        while not prefect_answers(environment["PREFECT_API_URL"], 1.0):
-            assert server.poll() is None and time.monotonic() < end, (
-                home / "server.log"
-            ).read_text()
-            time.sleep(0.2)
-        yield environment
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
-
-
-def ask(environment: dict[str, str], path: str, question: dict[str, Any]) -> Any:
-    """One POST to the server's API."""
-    request = urllib.request.Request(
-        f"{environment['PREFECT_API_URL']}/{path}",
-        json.dumps(question).encode(),
-        {"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=20) as answer:
-        return json.load(answer)
-
-
-def events(environment: dict[str, str], least: int) -> list[dict[str, Any]]:
-    """Our events, waited for a while: the server stores them in the background."""
-    question = {"filter": {"event": {"prefix": ["gristmill."]}}, "limit": 50}
-    found: list[dict[str, Any]] = []
-    for _ in range(50):
-        found = ask(environment, "events/filter", question)["events"]
-        if len(found) >= least:
-            break
-        time.sleep(0.2)
-    return found
 
 
 def test_build_through_prefect_equals_the_direct_one(
@@ -183,13 +107,6 @@ def children_of(pid: int) -> list[int]:
         if "--die-with" in arguments and str(pid) in arguments and not is_zombie:
             found.append(int(process.name))
     return found
-
-
-def wait_until(is_true: Callable[[], Any], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not is_true():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.05)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")

@@ -1,0 +1,41 @@
+"""What tests ask a Prefect server, without importing Prefect."""
+
+import json
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def ask(environment: Mapping[str, str], path: str, question: dict[str, Any] | None = None) -> Any:
+    """One POST to the server's API, or without a question one GET."""
+    request = urllib.request.Request(
+        f"{environment['PREFECT_API_URL']}/{path}",
+        None if question is None else json.dumps(question).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return json.load(answer)
+
+
+def events(
+    environment: Mapping[str, str], least: int, prefix: str = "gristmill."
+) -> list[dict[str, Any]]:
+    """Our events, waited for a while: the server stores them in the background."""
+    question = {"filter": {"event": {"prefix": [prefix]}}, "limit": 50}
+    found: list[dict[str, Any]] = []
+    for _ in range(50):
+        found = ask(environment, "events/filter", question)["events"]
+        if len(found) >= least:
+            break
+        time.sleep(0.2)
+    return found
+
+
+def wait_until(is_true: Callable[[], Any], seconds: float, what: str = "it") -> Any:
+    """Wait until `is_true()` is, and return what it gave; fail after so many seconds."""
+    end = time.monotonic() + seconds
+    while not (found := is_true()):
+        assert time.monotonic() < end, f"waited {seconds} s for {what}, in vain"
+        time.sleep(0.05)
+    return found
