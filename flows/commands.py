@@ -162,15 +162,17 @@ def _train(
             "name a promoted snapshot, or leave --snapshot out"
         )
     if use_prefect(output, flow):
+        from flows.parameters import Corpus, Effort, Training  # late: pydantic
         from flows.training import train_on_snapshot  # late: prefect takes a second
 
         return train_on_snapshot(
-            recipe=str(find_recipe(recipe).absolute()),
-            snapshot=snapshot.ref,
-            lake=lake.url,
-            overrides=list(overrides),
-            run=run,
-            workers=workers,
+            Corpus(
+                recipe=str(find_recipe(recipe).absolute()),
+                lake=lake.url,
+                overrides=list(overrides),
+            ),
+            Training(snapshot=snapshot.ref, run=run),
+            Effort(workers=workers),
         )
     return train_here(output, snapshot, lake, settings.train, run, workers)
 

@@ -12,6 +12,7 @@ from typing import Any
 from prefect import flow, get_run_logger, runtime, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.parameters import Corpus, Effort, Training
 from flows.process import run_child
 from flows.results import train_sentence
 from flows.states import end_state
@@ -20,28 +21,18 @@ from storage.errors import GristmillError
 
 
 def _run_name() -> str:
-    return f"train-{runtime.flow_run.parameters['snapshot'] or 'newest'}"
+    return f"train-{runtime.flow_run.parameters['training'].snapshot or 'newest'}"
 
 
 @flow(name="train-on-snapshot", flow_run_name=_run_name, persist_result=False)
 def train_on_snapshot(
-    recipe: str,
-    snapshot: str | None = None,
-    lake: str = "./lake",
-    overrides: list[str] | None = None,
-    run: str | None = None,
-    workers: int | None = None,
+    corpus: Corpus,
+    training: Training = Training(),  # noqa: B008 (frozen)
+    effort: Effort = Effort(),  # noqa: B008 (frozen)
 ) -> dict[str, Any]:
-    """Train on a snapshot, or go on from the last checkpoint; gives what `gristmill train --json` prints.
-
-    Args:
-        recipe: A TOML file, or the name of a shipped recipe.
-        snapshot: Reference such as corpus@3; default: the newest promoted one of the recipe's corpus.
-        lake: Folder or s3://bucket/prefix that holds everything.
-        overrides: Keys of the recipe to change, such as "train.steps=1000".
-        run: Name of the training run; default: made from the snapshot and the configuration.
-        workers: Cores to use; default: all there are.
-    """
+    """Train on a snapshot, or go on from the last checkpoint; gives what `gristmill train --json` prints."""
+    recipe, lake, overrides = corpus.recipe, corpus.lake, corpus.overrides
+    snapshot, run, workers = training.snapshot, training.run, effort.workers
     command = [
         sys.executable,
         "-m",
@@ -58,7 +49,7 @@ def train_on_snapshot(
     options = {"--snapshot": snapshot, "--run": run, "--workers": workers}
     for option, value in options.items():
         command += [] if value is None else [option, str(value)]
-    for override in overrides or []:
+    for override in overrides:
         command += ["--set", override]
     state = _train_in_subprocess(command, return_state=True)
     return end_state(lambda: state.result(), train_sentence)
