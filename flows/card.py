@@ -3,14 +3,13 @@
 Pure functions of plain dictionaries. Texts in it come from anywhere, so they are shown as code, never as markup.
 """
 
-import base64
-import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from flows.markdown import code, join, mermaid, picture, plain, table
 from flows.tables import totals
 from pipeline import charts
-from pipeline.display import DASH, clip, moment, number, percent, short, size, visible
+from pipeline.display import DASH, moment, number, percent, short, size
 from storage.schema import FATES_IN_ORDER
 
 MAX_RULES = 12
@@ -23,18 +22,27 @@ PICTURE_WIDTH = 720
 Row = Mapping[str, Any]
 
 
-def snapshot_card(manifest: Row, parent: Row | None, rejects: Sequence[Row]) -> str:
+def snapshot_card(
+    manifest: Row,
+    parent: Row | None,
+    rejects: Sequence[Row],
+    *,
+    lineage: str = "",
+    recipe_changes: Sequence[str] = (),
+) -> str:
     """Markdown that tells what a snapshot is: funnel, domains, gates, rules with samples, change against its parent.
 
-    `manifest` and `parent` are `Manifest.to_dict()`, `rejects` rows of the snapshot's rejects shards.
+    `manifest` and `parent` are `Manifest.to_dict()`, `rejects` rows of the snapshot's rejects shards; `lineage` is the
+    graph of `flows/lineage.py` (without it: this snapshot and its parent), `recipe_changes` lines such as
+    "dedup.threshold 0.7 -> 0.8".
     """
     ref = f"{manifest['name']}@{manifest['version']}"
     all_counts = totals(manifest["funnel"])
     parts = [
-        f"# {_plain(ref)}: {manifest['status']}",
+        f"# {plain(ref)}: {manifest['status']}",
         f"**{number(all_counts['kept'])}** of {number(all_counts['read'])} documents kept "
         f"({percent(all_counts['kept'], all_counts['read'])}), made "
-        f"{moment(manifest['commit'].get('created_at'))} by gristmill {_plain(manifest['code_version'])}. "
+        f"{moment(manifest['commit'].get('created_at'))} by gristmill {plain(manifest['code_version'])}. "
         f"Hash `{manifest['hash']}`.",
         _picture(manifest["funnel"]),
         "## Domains",
@@ -43,16 +51,17 @@ def snapshot_card(manifest: Row, parent: Row | None, rejects: Sequence[Row]) -> 
         _gates(manifest["gates"]),
         "## What was removed, and why",
         _rules(manifest["summary"].get("rules", []), rejects),
+        "## What changed in the recipe" if recipe_changes else "",
+        "\n".join(f"- {plain(change)}" for change in recipe_changes),
         "## Lineage",
-        _lineage(manifest, parent),
+        lineage or _lineage(manifest, parent),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return join(parts)
 
 
 def _picture(funnel: Mapping[str, Mapping[str, int]]) -> str:
     rows = [(domain, counts) for domain, counts in sorted(funnel.items()) if counts.get("read")]
-    svg = str(charts.funnel(rows, width=PICTURE_WIDTH)).encode()
-    return f"![funnel](data:image/svg+xml;base64,{base64.b64encode(svg).decode()})" if rows else ""
+    return picture(charts.funnel(rows, width=PICTURE_WIDTH), "funnel") if rows else ""
 
 
 def _domains(manifest: Row, parent: Row | None) -> str:
@@ -67,7 +76,7 @@ def _domains(manifest: Row, parent: Row | None) -> str:
         share = summary.get("mix", {}).get(domain, {}).get("share")
         lines.append(
             [
-                _plain(domain),
+                plain(domain),
                 *fates,
                 f"{number(corpus.get('documents', 0))} (+{number(added)})",
                 size(corpus.get("num_bytes", 0)),
@@ -76,21 +85,21 @@ def _domains(manifest: Row, parent: Row | None) -> str:
             ]
         )
     heads = ["domain", "read", *FATES_IN_ORDER[:-1], "in corpus", "text", "tokens", "mix"]
-    return _table(heads, lines)
+    return table(heads, lines)
 
 
 def _gates(gates: Sequence[Row]) -> str:
     lines = [
         [
-            _plain(gate["name"]),
+            plain(gate["name"]),
             number(gate["value"]),
             number(gate["limit"]),
             "passed" if gate["passed"] else "**failed**",
-            _plain(gate.get("detail", "")),
+            plain(gate.get("detail", "")),
         ]
         for gate in gates
     ]
-    return _table(["gate", "value", "limit", "verdict", "detail"], lines)
+    return table(["gate", "value", "limit", "verdict", "detail"], lines)
 
 
 def _rules(rules: Sequence[Row], rejects: Sequence[Row]) -> str:
@@ -105,10 +114,10 @@ def _rules(rules: Sequence[Row], rejects: Sequence[Row]) -> str:
     lines = []
     for (stage, rule), count in ranked:
         sample = samples.get((stage, rule), {"text": "", "uri": ""})
-        shown = [_code(sample["text"], SAMPLE_CHARACTERS), _code(sample["uri"], 80)]
+        shown = [code(sample["text"], SAMPLE_CHARACTERS), code(sample["uri"], 80)]
         example = " from ".join(part for part in shown if part)
-        lines.append([f"{_plain(rule)} ({_plain(stage)})", number(count), example])
-    return _table(["rule (stage)", "documents", "for example"], lines)
+        lines.append([f"{plain(rule)} ({plain(stage)})", number(count), example])
+    return table(["rule (stage)", "documents", "for example"], lines)
 
 
 def _lineage(manifest: Row, parent: Row | None) -> str:
@@ -118,28 +127,8 @@ def _lineage(manifest: Row, parent: Row | None) -> str:
     edges = [f'inputs["{len(new)} new inputs, {volume}"] --> this["{_node(manifest)}"]']
     if parent is not None:
         edges.append(f'parent["{_node(parent)}"] --> this')
-    return "\n".join(["```mermaid", "graph LR", *edges, "```"])
+    return mermaid(["graph LR", *edges])
 
 
 def _node(manifest: Row) -> str:
     return f"{manifest['name']}@{manifest['version']} {manifest['hash'][:8]}"  # checked names
-
-
-def _table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rows = [heads, ["---"] * len(heads), *lines]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) if lines else ""
-
-
-def _plain(text: str) -> str:
-    """Text that markdown and HTML leave as it is, on one line."""
-    return html.escape(" ".join(visible(str(text)).split()), quote=False).translate(_MARKDOWN)
-
-
-# html.escape has done <, > and &, and its "&lt;" must stay, so neither & nor ; is here, and one pass is a must for #.
-_MARKDOWN = {ord(character): f"&#{ord(character)};" for character in "\\`*_[](){}|~#!:"}
-
-
-def _code(text: str, characters: int) -> str:
-    """Foreign text as inline code on one line; nothing in it can end the code or the table's cell."""
-    shown = _plain(clip(text, characters))
-    return f"<code>{shown}</code>" if shown else ""
