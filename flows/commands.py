@@ -103,12 +103,15 @@ def _build(
     root = find_recipe(recipe).parent
     if use_prefect(output, flow):
         from flows.corpus import build_corpus  # late: prefect takes a second
+        from flows.parameters import Corpus, Effort
 
         return build_corpus(
-            recipe=str(find_recipe(recipe).absolute()),
-            lake=Lake.open(location).url,
-            overrides=list(overrides),
-            workers=workers,
+            Corpus(
+                recipe=str(find_recipe(recipe).absolute()),
+                lake=Lake.open(location).url,
+                overrides=list(overrides),
+            ),
+            Effort(workers=workers),
         )
     executor = Executor(workers=workers or default_workers())
     with show_progress(output) as progress:

@@ -16,6 +16,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
 from flows.card import snapshot_card
+from flows.deadline import deadline
+from flows.parameters import Corpus, Effort
 from flows.recipe import find_recipe, load_recipe
 from flows.report import read_rejects
 from flows.results import build_document, build_sentence
@@ -31,47 +33,38 @@ EVENT = "gristmill.snapshot."
 
 
 def _run_name() -> str:
-    recipe = Path(str(runtime.flow_run.parameters["recipe"]))
+    corpus = runtime.flow_run.parameters["corpus"]
+    recipe = Path(corpus.recipe)
     name = recipe.parent.name if recipe.name == "recipe.toml" else recipe.stem
     return f"{name}-{datetime.now(UTC):%Y-%m-%d-%H%M}"
 
 
 @flow(name="build-corpus", flow_run_name=_run_name, persist_result=False)
 def build_corpus(
-    recipe: str,
-    lake: str = "./lake",
-    overrides: list[str] | None = None,
-    workers: int | None = None,
+    corpus: Corpus,
+    effort: Effort = Effort(),  # noqa: B008 (frozen)
 ) -> dict[str, Any]:
-    """Publish the next snapshot of a corpus from what is new; gives what `gristmill build --json` prints.
-
-    Args:
-        recipe: A TOML file, or the name of a shipped recipe.
-        lake: Folder or s3://bucket/prefix that holds everything.
-        overrides: Keys of the recipe to change, such as "dedup.threshold=0.8".
-        workers: Processes inside a stage; default: one a core.
-    """
-    return end_state(
-        lambda: _build_and_tell(recipe, Lake.open(lake), overrides or [], workers), build_sentence
-    )
+    """Publish the next snapshot of a corpus from what is new; gives what `gristmill build --json` prints."""
+    return end_state(lambda: _build_and_tell(corpus, effort), build_sentence)
 
 
-def _build_and_tell(
-    recipe: str, lake: Lake, overrides: list[str], workers: int | None
-) -> dict[str, Any]:
-    result = build(
-        load_recipe(recipe, overrides).build,
-        lake,
-        root=find_recipe(recipe).parent,
-        executor=Executor(workers=workers or default_workers()),
-        run_stage=_as_task,
-    )
-    for note in result.notes:
-        get_run_logger().info(note)
-    if result.status != "unchanged":
-        _publish_card(lake, result)
-        _emit_event(lake, recipe, result)
-    return build_document(result)
+def _build_and_tell(corpus: Corpus, effort: Effort) -> dict[str, Any]:
+    recipe, lake = load_recipe(corpus.recipe, corpus.overrides), Lake.open(corpus.lake)
+    hours = effort.timeout_hours or recipe.limits.build_hours
+    with deadline(hours, f"building '{recipe.build.name}'"):
+        result = build(
+            recipe.build,
+            lake,
+            root=find_recipe(corpus.recipe).parent,
+            executor=Executor(workers=effort.workers or default_workers()),
+            run_stage=_as_task,
+        )
+        for note in result.notes:
+            get_run_logger().info(note)
+        if result.status != "unchanged":
+            _publish_card(lake, result)
+            _emit_event(lake, corpus.recipe, result)
+        return build_document(result)
 
 
 def _as_task(stage: Stage, run: Callable[[], dict[str, int]]) -> dict[str, int]:

@@ -9,16 +9,41 @@ from typing import Any
 
 from prefect.states import Completed, Failed
 
-from storage.errors import GristmillError
+from flows.deadline import TimeIsUp
+from storage.errors import GateError, GristmillError, OutOfTime, SourceGoneError
 
 
-def end_state(body: Callable[[], dict[str, Any]], sentence: Callable[[dict[str, Any]], str]) -> Any:
+class Quarantined(GateError):
+    """A build whose snapshot was refused by a gate; carries the build's result, which exists all the same."""
+
+    def __init__(self, message: str, result: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+_NAMES: dict[type[GristmillError], str] = {
+    OutOfTime: "TimedOut",
+    Quarantined: "Quarantined",
+    SourceGoneError: "Source gone",
+}
+"""What the state of a failed run is called; "Failed" where the message says all."""
+
+
+def end_state(
+    body: Callable[[], dict[str, Any]],
+    sentence: Callable[[dict[str, Any]], str],
+    name: Callable[[dict[str, Any]], str | None] = lambda result: None,
+) -> Any:
     """Run a flow's or task's body: Completed with `sentence(result)` and the result, or Failed with the error.
 
-    To be returned by the flow or task. Typed Any because its caller gets the result itself, or the exception.
+    `name(result)` is what the Completed state is called, None for "Completed". To be returned by the flow or task.
+    Typed Any because its caller gets the result itself, or the exception.
     """
     try:
         result = body()
     except GristmillError as error:
-        return Failed(message=str(error), data=error)
-    return Completed(message=sentence(result), data=result)
+        return Failed(name=_NAMES.get(type(error), "Failed"), message=str(error), data=error)
+    except TimeIsUp:
+        error = OutOfTime("interrupted at the run's limit of hours; what is finished is kept")
+        return Failed(name=_NAMES[OutOfTime], message=str(error), data=error)
+    return Completed(name=name(result) or "Completed", message=sentence(result), data=result)
