@@ -1,0 +1,295 @@
+"""Brings a Prefect server in line with recipes: work pool, deployments, automations and blocks, changing only what differs.
+
+What the server holds is compared by a fingerprint of what we last asked for, not by value: a schedule that somebody
+switched off in the UI, or a deployment paused there, stays so until the recipe itself changes. What gristmill did not
+make, or made for another lake, is never touched.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import httpx
+from prefect import Flow
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.utilities.callables import parameter_schema
+
+from flows.automations import reconcile_automations
+from flows.config import Recipe, ScheduleConfig
+from flows.corpus import build_corpus
+from flows.releasing import evaluate_release
+from flows.remote import DEPLOYMENT_TAG, fingerprint, read_all
+from flows.training import train_on_snapshot
+from storage.errors import ConfigError, GristmillError
+from storage.lake import Lake
+
+LAKE_LABEL = "gristmill.lake"
+"""Label of our deployments: the lake's URL."""
+HEARTBEAT_S = 30
+"""Between a run's signs of life; Prefect sends none more often."""
+WITHDRAWN = "no recipe"
+"""Version of a deployment whose recipe is no longer given."""
+SLUG_PREFIX = "recipe-"
+"""Before the slugs of our schedules; others were made by somebody in the UI."""
+WEEKLY = ScheduleConfig(job="maintain", cron="0 4 * * 0")
+"""When a lake is looked after, unless a recipe says."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a deployment runs, and what happens if it runs already."""
+
+    name: str
+    flow: Flow[..., Any]
+    collision: str
+    says: str
+
+
+JOBS = (
+    _Job(
+        "build", build_corpus, "CANCEL_NEW", "Publishes the next snapshot of {} from what is new."
+    ),
+    _Job("train", train_on_snapshot, "ENQUEUE", "Trains a model on a snapshot of {}, or goes on."),
+    _Job(
+        "evaluate", evaluate_release, "ENQUEUE", "Compares a trained model with the release of {}."
+    ),
+)
+try:
+    from flows.maintenance import maintain_lake
+except ImportError:
+    from prefect import flow
+
+    @flow(name="maintain-lake")
+    def maintain_lake(lake: str) -> None:
+        """Until flows.maintenance exists."""
+
+
+MAINTAIN = _Job("maintain", maintain_lake, "CANCEL_NEW", "Verifies and cleans the lake {}.")
+
+
+def deploy(lake: Lake, recipes: Mapping[str, Recipe], pool: str) -> list[str]:
+    """Bring the server at PREFECT_API_URL in line; one line a change, none when all is as it should be.
+
+    `recipes` by absolute path. Deployments of recipes that are no longer given are paused, their automations removed.
+    Raises ConfigError, before anything is changed, if two recipes are of one corpus or a name is somebody else's;
+    GristmillError if the server does not do it.
+    """
+    wanted = _wanted(lake, recipes, pool)
+    try:
+        with get_client(sync_client=True) as client:
+            found = _ours(client, lake, wanted)
+            changes = _ensure_pool(client, pool)
+            ids = {}
+            for name, body in wanted.items():
+                ids[name], lines = _bring(client, name, body, found.get(name))
+                changes += lines
+            for name, deployment in found.items():
+                if name not in wanted and deployment["version"] != WITHDRAWN:
+                    _change(client, deployment, {"paused": True, "version": WITHDRAWN})
+                    changes.append(f"{name}: paused, because its recipe is no longer given")
+            return changes + reconcile_automations(client, lake, recipes, ids)
+    except (httpx.HTTPError, OSError) as error:
+        raise GristmillError(
+            f"expected the Prefect server to take the deployments, got {type(error).__name__}: {error}; "
+            "look at its log, and run the same command again"
+        ) from error
+
+
+def lake_name(lake: Lake) -> str:
+    """The last part of its URL."""
+    return PurePosixPath(lake.url).name or "root"
+
+
+# --- what there should be ----------------------------------------------------------------------
+
+
+def _wanted(lake: Lake, recipes: Mapping[str, Recipe], pool: str) -> dict[str, dict[str, Any]]:
+    """`flow/deployment` -> what is sent to the server to make it, with its fingerprint as version."""
+    paths: dict[str, str] = {}
+    wanted = {}
+    for path, recipe in recipes.items():
+        corpus = recipe.build.name
+        if corpus in paths:
+            raise ConfigError(
+                f"{path}: expected a corpus of its own, got '{corpus}', the one of {paths[corpus]} too; "
+                "give it another name, or one of the recipes alone"
+            )
+        paths[corpus] = path
+        for job in JOBS:
+            parameters: dict[str, Any] = {"corpus": _corpus(path, lake)}
+            if job.name == "train":
+                parameters["training"] = {"approval": recipe.on_snapshot.approval}
+            schedules = [
+                _schedule(given, {"corpus": _corpus(path, lake, given.overrides)})
+                for given in recipe.schedules
+                if given.job == job.name
+            ]
+            says = f"{job.says.format(corpus)}\n\nRecipe: `{path}`, read at every run. Lake: `{lake.url}`."
+            wanted |= _deployment(job, corpus, lake, pool, says, parameters, schedules)
+    given = [s for recipe in recipes.values() for s in recipe.schedules if s.job == "maintain"]
+    # Two recipes may ask for the same time; the lake is looked after once.
+    schedules = {s["slug"]: s for s in (_schedule(g, {}) for g in given or [WEEKLY])}
+    name = lake_name(lake)
+    says = f"{MAINTAIN.says.format(name)}\n\nLake: `{lake.url}`."
+    return wanted | _deployment(
+        MAINTAIN, name, lake, pool, says, {"lake": lake.url}, list(schedules.values())
+    )
+
+
+def _corpus(path: str, lake: Lake, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The first section of the flows' parameters."""
+    return {"recipe": path, "lake": lake.url, "overrides": list(overrides)}
+
+
+def _deployment(
+    job: _Job,
+    name: str,
+    lake: Lake,
+    pool: str,
+    says: str,
+    parameters: dict[str, Any],
+    schedules: list[dict[str, Any]],
+) -> dict[str, dict[str, Any]]:
+    body = {
+        "name": name,
+        "description": says,
+        "work_pool_name": pool,
+        # A module's name, so that no code is fetched or copied before a run.
+        "entrypoint": f"{job.flow.fn.__module__}.{job.flow.fn.__name__}",
+        "parameters": parameters,
+        "parameter_openapi_schema": parameter_schema(job.flow).model_dump_for_openapi(),
+        "enforce_parameter_schema": True,
+        "tags": [DEPLOYMENT_TAG, name],
+        "labels": {LAKE_LABEL: lake.url},
+        "concurrency_limit": 1,
+        "concurrency_options": {"collision_strategy": job.collision},
+        "job_variables": {"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S)}},
+        "schedules": schedules,
+        "paused": False,
+    }
+    return {f"{job.flow.name}/{name}": body | {"version": fingerprint(body)}}
+
+
+def _schedule(given: ScheduleConfig, parameters: dict[str, Any]) -> dict[str, Any]:
+    if given.cron:
+        schedule: dict[str, Any] = {"cron": given.cron}
+    elif given.rrule:
+        schedule = {"rrule": given.rrule}
+    else:
+        # Without an anchor the server would count from the moment it is told.
+        anchor = datetime(2024, 1, 1, tzinfo=ZoneInfo(given.timezone))
+        schedule = {"interval": given.every_s, "anchor_date": anchor.isoformat()}
+    schedule["timezone"] = given.timezone
+    # Made from what it says, so that it is the same schedule after another one is taken out of the recipe.
+    slug = SLUG_PREFIX + fingerprint([schedule, parameters])
+    return {"slug": slug, "schedule": schedule, "active": given.active, "parameters": parameters}
+
+
+# --- what there is -----------------------------------------------------------------------------
+
+
+def _ours(
+    client: SyncPrefectClient, lake: Lake, wanted: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Deployments of this lake by name. Raises ConfigError if a wanted name is taken by another one."""
+    flows = {flow["id"]: flow["name"] for flow in read_all(client, "/flows/filter", {})}
+    found = {}
+    for deployment in read_all(client, "/deployments/filter", {}):
+        name = f"{flows.get(deployment['flow_id'], '?')}/{deployment['name']}"
+        owner = deployment["labels"].get(LAKE_LABEL)
+        if owner == lake.url:
+            found[name] = deployment
+        elif name in wanted:
+            raise ConfigError(
+                f"{name}: expected this deployment to be free or of the lake {lake.url}, got one of "
+                f"{f'the lake {owner}' if owner else 'somebody else'}; use another name for the corpus (or the "
+                "lake's folder), or another Prefect server"
+            )
+    return found
+
+
+def _ensure_pool(client: SyncPrefectClient, pool: str) -> list[str]:
+    found = read_all(client, "/work_pools/filter", {"work_pools": {"name": {"any_": [pool]}}})
+    if not found:
+        # The worker fills in what a job of it is made of.
+        client.request("POST", "/work_pools/", json={"name": pool, "type": "process"})
+        return [f"work pool {pool}: made"]
+    if found[0]["type"] != "process":
+        raise ConfigError(
+            f"work pool {pool}: expected one of type process, got {found[0]['type']}; rename or remove it at the "
+            "Prefect server"
+        )
+    return []
+
+
+# --- changes -----------------------------------------------------------------------------------
+
+
+def _bring(
+    client: SyncPrefectClient, name: str, body: dict[str, Any], found: dict[str, Any] | None
+) -> tuple[str, list[str]]:
+    """Make or change a deployment; its id, and what was done."""
+    if found is None:
+        flow = client.request(
+            "POST", "/flows/", json={"name": name.partition("/")[0], "tags": []}
+        ).json()
+        made = client.request("POST", "/deployments/", json=body | {"flow_id": flow["id"]}).json()
+        return made["id"], [f"{name}: made"]
+    if found["version"] == body["version"]:
+        return found["id"], []
+    differing = {key: value for key, value in body.items() if _as_sent(found, key) != value}
+    del differing["schedules"]
+    _change(client, found, differing)
+    words = [word for key in differing if (word := _WORDS.get(key, key))]
+    if _change_schedules(client, found, body["schedules"]):
+        words.append("schedules")
+    return found["id"], [f"{name}: changed {', '.join(words)}"]
+
+
+_WORDS = {
+    "version": "",
+    "paused": "paused to active",
+    "parameter_openapi_schema": "form",
+    "concurrency_options": "limit",
+    "work_pool_name": "work pool",
+    "job_variables": "environment",
+}
+"""Fields of a deployment as they are told to the user."""
+
+
+def _as_sent(found: dict[str, Any], key: str) -> Any:
+    """A field of a deployment as the server shows it, in the form in which it is sent."""
+    if key == "concurrency_limit":
+        return (found["global_concurrency_limit"] or {}).get("limit")
+    if key == "concurrency_options":
+        return {"collision_strategy": (found[key] or {}).get("collision_strategy")}
+    if key == "labels":
+        return {LAKE_LABEL: found[key].get(LAKE_LABEL)}
+    return found[key]
+
+
+def _change(client: SyncPrefectClient, found: dict[str, Any], fields: dict[str, Any]) -> None:
+    client.request("PATCH", f"/deployments/{found['id']}", json=fields)
+
+
+def _change_schedules(
+    client: SyncPrefectClient, found: dict[str, Any], schedules: list[dict[str, Any]]
+) -> bool:
+    """One by one: a deployment's schedules sent together would replace those made in the UI. False: nothing to do."""
+    there = {s["slug"]: s for s in found["schedules"] if (s["slug"] or "").startswith(SLUG_PREFIX)}
+    here = {schedule["slug"]: schedule for schedule in schedules}
+    path = f"/deployments/{found['id']}/schedules"
+    gone = [there[slug] for slug in there.keys() - here.keys()]
+    new = [here[slug] for slug in here.keys() - there.keys()]
+    switched = [s for slug, s in there.items() if s["active"] != here.get(slug, s)["active"]]
+    for schedule in gone:
+        client.request("DELETE", f"{path}/{schedule['id']}")
+    for schedule in switched:
+        active = not schedule["active"]
+        client.request("PATCH", f"{path}/{schedule['id']}", json={"active": active})
+    if new:
+        client.request("POST", f"/deployments/{found['id']}/schedules", json=new)
+    return bool(gone or switched or new)
