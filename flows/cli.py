@@ -274,6 +274,76 @@ def gc(
         collect_lake(output, lake, dry_run=dry_run, min_age_s=min_age_hours * 3600)
 
 
+@app.command(epilog="Example: gristmill up quickstart --now")
+def up(
+    recipes: Annotated[
+        list[str],
+        typer.Argument(metavar="RECIPE...", help="TOML files, or names of shipped recipes."),
+    ],
+    lake: LakeOption = DEFAULT_LAKE,
+    now: Annotated[
+        bool, typer.Option("--now", help="Build at once, not only on schedule.")
+    ] = False,
+    host: Annotated[
+        str,
+        typer.Option(
+            "--host", help="Address to listen on; others than this machine need a password."
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Of server and UI.")] = 4200,
+    database: Annotated[
+        str,
+        typer.Option(
+            "--database",
+            envvar="GRISTMILL_DATABASE",
+            metavar="URL",
+            help="Of Prefect: postgresql+asyncpg://...; default: SQLite in the lake.",
+        ),
+    ] = "",
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Run a site: Prefect server and UI, worker, schedules, and training on fresh snapshots."""
+    with command(as_json=json, verbose=verbose, quiet=quiet) as output:
+        from flows.site_commands import run_site  # late
+        from flows.site_settings import SiteOptions  # late
+
+        options = SiteOptions(host=host, port=port, database=database)
+        run_site(output, recipes, lake, options, build_now=now)
+
+
+@app.command(epilog="Example: gristmill down --lake /srv/lake")
+def down(
+    lake: LakeOption = DEFAULT_LAKE,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=1.0, metavar="SECONDS", help="How long to wait.")
+    ] = 120.0,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Stop the site of a lake; running work stops in order, and the next 'up' goes on with it."""
+    with command(as_json=json, verbose=verbose, quiet=quiet) as output:
+        from flows.site_commands import stop_site  # late
+
+        stop_site(output, lake, timeout_s=timeout)
+
+
+@app.command(epilog="Example: gristmill status --json")
+def status(
+    lake: LakeOption = DEFAULT_LAKE,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Show what the site of a lake does: deployments, their last and next runs."""
+    with command(as_json=json, verbose=verbose, quiet=quiet) as output:
+        from flows.site_commands import show_status  # late
+
+        show_status(output, lake)
+
+
 @app.command(epilog="Example: gristmill doctor --lake s3://bucket/lake")
 def doctor(
     lake: LakeOption = DEFAULT_LAKE,
