@@ -206,23 +206,37 @@ class Site:
 
     def stop(self) -> None:
         """Stop running work in order, then the worker, then the server; nothing is left."""
-        runs = _children(self.worker.process.pid) if self.worker.process is not None else []
-        if runs:
-            self.output.note(f"stopping {plural(len(runs), 'run')}; 'gristmill up' goes on with it")
-        if self.worker.is_running:
-            assert self.worker.process is not None
-            self.worker.process.terminate()  # takes no more runs, and waits for those it has
-        for run in runs:
-            with suppress(ProcessLookupError):
-                os.kill(run, signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            if self.worker.process is not None:
-                self.worker.process.wait(STOP_S if runs else 10)
-        for run in runs:
+        self._stop_runs()
+        self.worker.stop(10.0)
+        self.server.stop(15.0)
+
+    def _stop_runs(self) -> None:
+        """SIGTERM to each flow run, and SIGKILL to the process groups of those that have not ended in time."""
+        asked: set[int] = set()
+        end = time.monotonic() + STOP_S
+        # The worker lives on meanwhile: it tells the server how they ended, and what it still starts is stopped, too.
+        while runs := self._runs():
+            if new := runs - asked:
+                self.output.note(f"stopping {plural(len(new), 'run')}; the next 'up' goes on")
+            for run in new:
+                with suppress(ProcessLookupError):
+                    os.kill(run, signal.SIGTERM)
+            asked |= new
+            if time.monotonic() > end:
+                break
+            time.sleep(0.1)
+        for run in asked:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(run, signal.SIGKILL)
-        self.worker.stop(0.0)
-        self.server.stop(15.0)
+
+    def _runs(self) -> set[int]:
+        """Processes of flow runs: what the worker has started; none where there is no /proc to say so."""
+        found: set[int] = set()
+        if self.worker.process is not None and self.worker.is_running:
+            for file in Path(f"/proc/{self.worker.process.pid}/task").glob("*/children"):
+                with suppress(OSError):
+                    found |= set(map(int, file.read_text().split()))
+        return found
 
     def describe(self) -> dict[str, Any]:
         """What `gristmill status` reads from the site's file."""
@@ -373,12 +387,3 @@ def _text(path: str) -> str | None:
     with suppress(OSError, UnicodeDecodeError):
         return Path(path).read_text("utf-8")
     return None
-
-
-def _children(pid: int) -> list[int]:
-    """Processes that this one has started; none where there is no /proc to say so."""
-    found: list[int] = []
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        with suppress(OSError):
-            found += map(int, file.read_text().split())
-    return found
