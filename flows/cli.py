@@ -116,6 +116,11 @@ def train(
     workers: WorkersOption = None,
     overrides: SetOption = None,
     flow: FlowOption = None,
+    as_begun: Annotated[
+        bool,
+        typer.Option("--as-begun", help="Go on with --run as it was begun, whatever RECIPE says."),
+    ] = False,
+    events: Annotated[int | None, typer.Option("--events", metavar="FD", hidden=True)] = None,
     parent: Annotated[int | None, typer.Option("--die-with", metavar="PID", hidden=True)] = None,
     json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -137,7 +142,38 @@ def train(
             workers=workers,
             overrides=overrides or [],
             flow=flow,
+            as_begun=as_begun,
+            events=events,
         )
+
+
+@app.command(epilog="Example: gristmill evaluate quickstart --snapshot quickstart@2")
+def evaluate(
+    run: RunArgument,
+    snapshot: Annotated[
+        str | None,
+        typer.Option(
+            "--snapshot", metavar="REF", help="Default: the newest promoted one of its corpus."
+        ),
+    ] = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    tokens: Annotated[
+        int, typer.Option("--tokens", min=1, help="Validation tokens to score at most.")
+    ] = 2_000_000,
+    workers: WorkersOption = None,
+    parent: Annotated[int | None, typer.Option("--die-with", metavar="PID", hidden=True)] = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Score a trained model on the validation documents of a snapshot."""
+    with command(as_json=json, verbose=verbose, quiet=quiet) as output:
+        from flows.commands import evaluate_model  # late
+        from flows.process import die_with  # late
+
+        if parent is not None:
+            die_with(parent)
+        evaluate_model(output, run, lake, snapshot=snapshot, tokens=tokens, workers=workers)
 
 
 @app.command(epilog='Example: gristmill sample quickstart "To be, or not" --tokens 100')

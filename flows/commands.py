@@ -1,21 +1,30 @@
-"""Commands that make something: build, train, sample, run."""
+"""Commands that make something: build, train, evaluate, sample, run."""
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from flows.output import Output
 from flows.progress import show_progress
 from flows.recipe import find_recipe, load_recipe
-from flows.results import build_document, build_sentence, train_document, train_sentence
-from flows.runs import find_run
+from flows.results import (
+    build_document,
+    build_sentence,
+    evaluation_sentence,
+    train_document,
+    train_sentence,
+)
+from flows.runs import find_run, is_run
 from flows.server import use_prefect
 from flows.tables import evaluation_table, funnel_table, shown_text
+from model.records import begun_run
 from pipeline.build import build
 from pipeline.display import short, visible
 from pipeline.executor import Executor, default_workers
 from storage.catalog import resolve
-from storage.errors import ConfigError, GateError
+from storage.errors import BusyError, ConfigError, GateError, NotFoundError
 from storage.lake import Lake
 from storage.snapshot import Snapshot
 
@@ -52,9 +61,19 @@ def train_recipe(
     workers: int | None,
     overrides: Sequence[str],
     flow: bool | None,
+    as_begun: bool = False,
+    events: int | None = None,
 ) -> None:
-    """Train on a snapshot, by default the newest promoted one of the recipe's corpus."""
-    document = _train(output, recipe, location, snapshot, run, workers, overrides, flow)
+    """Train on a snapshot, by default the newest promoted one of the recipe's corpus.
+
+    `as_begun`: go on with `run` on its own snapshot and with its own settings, whatever the recipe says. `events`: file
+    descriptor that gets each row of metrics and each event as a line of JSON.
+    """
+    if as_begun:
+        _check_as_begun(run, overrides, flow)
+        document = _go_on(output, location, run or "", snapshot, workers, events)
+    else:
+        document = _train(output, recipe, location, snapshot, run, workers, overrides, flow, events)
     output.result(document, lambda console: _show_train(console, document))
 
 
@@ -104,15 +123,17 @@ def _build(
     if use_prefect(output, flow):
         from flows.corpus import build_corpus  # late: prefect takes a second
         from flows.parameters import Corpus, Effort
+        from flows.states import Quarantined
 
-        return build_corpus(
-            Corpus(
-                recipe=str(find_recipe(recipe).absolute()),
-                lake=Lake.open(location).url,
-                overrides=list(overrides),
-            ),
-            Effort(workers=workers),
+        corpus = Corpus(
+            recipe=str(find_recipe(recipe).absolute()),
+            lake=Lake.open(location).url,
+            overrides=list(overrides),
         )
+        try:
+            return build_corpus(corpus, Effort(workers=workers))
+        except Quarantined as refused:
+            return refused.result
     executor = Executor(workers=workers or default_workers())
     with show_progress(output) as progress:
         result = build(config, Lake.open(location), root=root, executor=executor, progress=progress)
@@ -152,6 +173,7 @@ def _train(
     workers: int | None,
     overrides: Sequence[str],
     flow: bool | None,
+    events: int | None = None,
 ) -> Document:
     settings = load_recipe(recipe, overrides)
     for option, value in (("--snapshot", ref), ("--run", run)):
@@ -168,7 +190,7 @@ def _train(
         from flows.parameters import Corpus, Effort, Training  # late: pydantic
         from flows.training import train_on_snapshot  # late: prefect takes a second
 
-        return train_on_snapshot(
+        document = train_on_snapshot(
             Corpus(
                 recipe=str(find_recipe(recipe).absolute()),
                 lake=lake.url,
@@ -177,7 +199,36 @@ def _train(
             Training(snapshot=snapshot.ref, run=run),
             Effort(workers=workers),
         )
-    return train_here(output, snapshot, lake, settings.train, run, workers)
+        if "busy" in document:
+            raise BusyError(document["busy"])
+        return document
+    return train_here(output, snapshot, lake, settings.train, run, workers, events)
+
+
+def _check_as_begun(run: str | None, overrides: Sequence[str], flow: bool | None) -> None:
+    if not run:
+        raise ConfigError("--as-begun: expected the run to go on with, named by --run")
+    if overrides:
+        raise ConfigError("--as-begun: the run's own settings count; leave --set out")
+    if flow:
+        raise ConfigError("--as-begun: it goes on without Prefect; leave --flow out")
+
+
+def _go_on(
+    output: Output,
+    location: str,
+    run: str,
+    ref: str | None,
+    workers: int | None,
+    events: int | None,
+) -> Document:
+    lake = Lake.open(location)
+    if not is_run(lake, run):
+        raise NotFoundError(
+            f"--as-begun: expected a run of {lake}, got {run!r}; leave --as-begun out to begin it"
+        )
+    began_on, config = begun_run(lake, run)
+    return train_here(output, resolve(lake, ref or began_on), lake, config, run, workers, events)
 
 
 def train_here(
@@ -187,24 +238,42 @@ def train_here(
     config: "TrainConfig",
     run: str | None,
     workers: int | None,
+    events: int | None = None,
 ) -> Document:
     """Train in this process and say how it goes; returns what `train --json` prints."""
     use_cores(workers)
     from model.train import train  # late: torch takes more than a second
 
-    with show_progress(output) as progress:
+    with show_progress(output) as progress, _event_lines(events) as send:
 
         def on_step(row: Document) -> None:
+            send(row)
             speed = f"{short(row['tokens_per_s'])} tokens/s"
             unit = f"steps (loss {row['loss']:.3f}, {speed})"
             progress("train", row["step"], config.steps, unit)
 
         def on_event(row: Document) -> None:
+            send(row)
             tell = output.detail if row["event"] in ("sample", "checkpoint") else output.note
             tell(visible(row["message"]))
 
         result = train(snapshot, lake, config, run=run, on_step=on_step, on_event=on_event)
     return train_document(result)
+
+
+@contextmanager
+def _event_lines(descriptor: int | None) -> Iterator[Callable[[Document], None]]:
+    """A function that writes a row to the descriptor; one that does nothing without a descriptor or a reader."""
+    if descriptor is None:
+        yield lambda row: None
+        return
+    with suppress(BrokenPipeError), os.fdopen(descriptor, "w", buffering=1) as pipe:
+
+        def send(row: Document) -> None:
+            with suppress(BrokenPipeError):  # the work matters, also if nobody watches any more
+                pipe.write(json.dumps(row) + "\n")
+
+        yield send
 
 
 def use_cores(workers: int | None) -> None:
@@ -260,3 +329,30 @@ def sample_run(
     document = {"run": name, "step": loaded.step, "prompt": prompt, "text": text}
     # console.out, because print would wrap lines that are the model's own.
     output.result(document, lambda console: console.out(visible(text)))
+
+
+def evaluate_model(
+    output: Output,
+    run: str,
+    location: str,
+    *,
+    snapshot: str | None,
+    tokens: int,
+    workers: int | None,
+) -> None:
+    """Score a run's newest checkpoint on the validation documents of a snapshot, by default its corpus's newest."""
+    lake, name = find_run(Lake.open(location), run)
+    ref = snapshot or begun_run(lake, name)[0].partition("@")[0]
+    scored_on = resolve(lake, ref)
+    use_cores(workers)
+    from model.evaluate import evaluate_run  # late: torch
+
+    document = evaluate_run(lake, name, scored_on, max_tokens=tokens)
+
+    def show(console: "Console") -> None:
+        console.print(evaluation_sentence(document), soft_wrap=True)
+        if document["evaluation"]:
+            console.print()
+            console.print(evaluation_table(document["evaluation"]))
+
+    output.result(document, show)

@@ -53,6 +53,18 @@ def train_sentence(document: dict[str, Any]) -> str:
     )
 
 
+def evaluation_sentence(document: dict[str, Any]) -> str:
+    """What `evaluate` found, in one line."""
+    what = f"run {document['run']} at step {number(document['step'])} on {document['snapshot']}"
+    found = document["evaluation"]
+    if not found:
+        return f"{what}: no validation documents"
+    return (
+        f"{what}: {found['bits_per_byte']:.3f} bits per byte on {short(found['tokens'])} validation tokens "
+        f"(unigram {found['unigram_bits_per_byte']:.3f})"
+    )
+
+
 def _validation(document: dict[str, Any]) -> str:
     if document["bits_per_byte"] is None:
         return "; nothing to validate on"

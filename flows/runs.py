@@ -38,6 +38,32 @@ def find_run(lake: Lake, text: str) -> tuple[Lake, str]:
     return lake, newest
 
 
+def finished_run(lake: Lake, corpus: str, run: str | None = None) -> str:
+    """The run, or without one the corpus's run finished last. Raises NotFoundError if it is not finished."""
+    finished = {
+        entry.path.split("/")[1]: entry.modified
+        for entry in lake.list("runs")
+        if entry.path.endswith("/result.json") and entry.path.count("/") == 2
+    }
+    if run is None:
+        mine = [(when, name) for name, when in finished.items() if _corpus_of(lake, name) == corpus]
+        if mine:
+            return max(mine)[1]
+        raise NotFoundError(
+            f"{corpus}: expected a finished training run in {lake}, found none; train one first"
+        )
+    if run not in finished:
+        known = ", ".join(sorted(finished)) or "none"
+        raise NotFoundError(
+            f"{run}: expected a finished training run of {lake}; there are: {known}"
+        )
+    return run
+
+
+def _corpus_of(lake: Lake, run: str) -> str:
+    return read_object(lake, f"runs/{run}/run.json")["snapshot"].partition("@")[0]
+
+
 def newest_run(lake: Lake, ref: str) -> str | None:
     """The run begun last on a corpus (`name`, `name@latest`: any of its snapshots) or on a snapshot (`name@3`).
 

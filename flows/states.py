@@ -21,9 +21,14 @@ class Quarantined(GateError):
         self.result = result
 
 
+class Refused(GateError):
+    """A trained model that is worse than the corpus's release."""
+
+
 _NAMES: dict[type[GristmillError], str] = {
     OutOfTime: "TimedOut",
     Quarantined: "Quarantined",
+    Refused: "Refused",
     SourceGoneError: "Source gone",
 }
 """What the state of a failed run is called; "Failed" where the message says all."""

@@ -11,9 +11,16 @@ import sentencepiece as spm
 import torch
 from numpy.typing import NDArray
 
+from model.checkpoint import run_hash
+from model.device import autocast, pick_device, pick_dtype
 from model.gpt import GPT
 from model.loader import Stream, batch_of, open_streams
 from model.loss import IGNORE, token_losses
+from model.records import begun_run
+from model.sample import load_run
+from storage.catalog import resolve
+from storage.errors import ConfigError
+from storage.lake import Lake
 from storage.snapshot import Snapshot
 
 _BATCH_TOKENS = 4096
@@ -106,6 +113,39 @@ class Evaluator:
             sums["tokens"] += len(counted)
             sums["bytes"] += int(self.num_bytes[counted].sum())
         return sums
+
+
+def evaluate_run(lake: Lake, run: str, snapshot: Snapshot, *, max_tokens: int) -> dict[str, Any]:
+    """Score a run's newest checkpoint on a snapshot's validation split, which may be newer than what it trained on.
+
+    Returns {"run", "run_hash", "step", "snapshot", "snapshot_hash", "evaluation": as `Evaluator.evaluate`}. Raises
+    NotFoundError without a checkpoint, CorruptError if it is damaged: an older one in its place would be another model.
+    ConfigError if the snapshot's tokens are of another tokenizer.
+    """
+    digest = run_hash(lake, run)
+    loaded = load_run(lake, run)
+    trained_on, config = begun_run(lake, run)
+    checksums = [
+        (found.manifest.tokenizer or {}).get("checksum")
+        for found in (snapshot, resolve(lake, trained_on))
+    ]
+    if checksums[0] != checksums[1]:
+        raise ConfigError(
+            f"run '{run}': expected a snapshot of its tokenizer, that of {trained_on}; {snapshot.ref} has another one"
+        )
+    device = pick_device(config)
+    model = loaded.model.to(device)
+    found = Evaluator(snapshot, loaded.tokenizer, model.config.seq_len).evaluate(
+        model, max_tokens=max_tokens, autocast=autocast(device, pick_dtype(config, device))
+    )
+    return {
+        "run": run,
+        "run_hash": digest,
+        "step": loaded.step,
+        "snapshot": snapshot.ref,
+        "snapshot_hash": snapshot.hash,
+        "evaluation": found,
+    }
 
 
 def _figures(sums: dict[str, float]) -> dict[str, Any]:

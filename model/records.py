@@ -73,6 +73,22 @@ def default_run_name(snapshot: Snapshot, config: TrainConfig) -> str:
     return f"{snapshot.manifest.name}-{snapshot.manifest.version}-{digest}"
 
 
+def begun_run(lake: Lake, run: str) -> tuple[str, TrainConfig]:
+    """Reference of the snapshot and settings that a run was begun with. Raises NotFoundError if it was not."""
+    path = f"runs/{run}/run.json"
+    about = read_object(lake, path)
+    try:
+        settings: Row = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in about["config"].items()
+        }
+        return str(about["snapshot"]), TrainConfig(**settings)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CorruptError(
+            f"{lake.where(path)}: expected the settings of a run, got: {error}; if a newer gristmill wrote it, upgrade"
+        ) from error
+
+
 def claim_run(
     lake: Lake, run: str, snapshot: Snapshot, config: TrainConfig, model: ModelConfig
 ) -> None:
