@@ -2,7 +2,7 @@
 
 Horizontal positions are percentages and text has a fixed size, so one picture fits a phone and a wide page; curves and
 shapes live in a nested `<svg>` that stretches (`preserveAspectRatio="none"`). Colours are CSS classes that the page
-defines for light and dark; a picture that stands alone brings its own style.
+defines for light and dark, or the sheet (`pipeline/svg.py`) on which a picture stands alone.
 """
 
 import math
@@ -10,62 +10,30 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-from pipeline.display import clip, number, percent, visible
+from pipeline.display import clip, number, percent
+from pipeline.svg import Picture, joined, picture, stretched, tag
 
 FATES = ("kept", "duplicate", "dropped", "quarantined", "forgotten")
 """Fates in the order in which a bar shows them."""
 
 Point = tuple[float, float]
 
-# The colours of report.css: after Okabe and Ito (jfly.uni-koeln.de/color), moved in lightness until any two are at
-# least 20 apart (CIE76) for eyes without red, green or blue cones too; a test holds that.
-_STANDALONE_STYLE = """
-:root { --ground: #fbfaf7; --ink: #22262b; --soft: #666b73; --line: #dedbd3;
-  --kept: #2f78a3; --duplicate: #e3a008; --dropped: #c44d00; --quarantined: #67325e; --forgotten: #a0a4ab }
-@media (prefers-color-scheme: dark) { :root { --ground: #17191c; --ink: #e8e6e1; --soft: #a2a6ad; --line: #34373c;
-  --kept: #5fa8d3; --duplicate: #ffd166; --dropped: #d9621a; --quarantined: #a06fe0; --forgotten: #60646c } }
-text { font: 13px -apple-system, "Segoe UI", Roboto, "Liberation Sans", Arial, sans-serif; fill: var(--ink);
-  font-variant-numeric: tabular-nums }
-.soft { fill: var(--soft) } .strong { font-weight: 600 } .ground { fill: var(--ground) } .none { fill: var(--line) }
-.kept { fill: var(--kept) } .duplicate { fill: var(--duplicate) } .dropped { fill: var(--dropped) }
-.quarantined { fill: var(--quarantined) } .forgotten { fill: var(--forgotten) }
-"""
+_BAR_STEP = 46
+"""Pixels from one bar with its label to the next."""
 
 
-def funnel(rows: Sequence[tuple[str, Mapping[str, int]]], *, width: int | None = None) -> Markup:
-    """Draw one bar a row (label, counts: `read` and the fates), split by fate, each bar as wide as its `read` is whole.
-
-    With a `width` in pixels the picture stands alone (own colours, legend, namespace); without, it fills its place.
-    """
-    step, top = 46, 0 if width is None else 14
+def funnel(rows: Sequence[tuple[str, Mapping[str, int]]]) -> Picture:
+    """Draw one bar a row (label, counts: `read` and the fates), split by fate, each bar as wide as its `read` is whole."""
     parts = [
-        _fate_row(clip(label, 30), counts, top + step * i) for i, (label, counts) in enumerate(rows)
+        _fate_row(clip(label, 30), counts, _BAR_STEP * i) for i, (label, counts) in enumerate(rows)
     ]
-    height = top + step * len(rows) - 8
     description = "; ".join(
         f"{label}: {_in_words(counts, ('read', *FATES))}" for label, counts in rows[:60]
     )
-    if width is None:
-        return _picture("What became of the documents", description, height, parts)
-    legend = [
-        _tag("rect", x=f"{i * 20}%", y=height + 13, width=10, height=10, rx=2, class_=fate)
-        + _tag("text", fate, x=f"{i * 20 + 2.4}%", y=height + 22, class_="soft")
-        for i, fate in enumerate(FATES)
-    ]
-    inner = _tag(
-        "svg",
-        _join([*parts, *legend]),
-        x=16,
-        width=width - 32,
-        height=height + 34,
-        overflow="visible",
-    )
-    ground = _tag("rect", width="100%", height="100%", rx=8, class_="ground")
-    style = Markup("<style>{}</style>").format(Markup(_STANDALONE_STYLE))  # a constant
-    body = [style, ground, inner]
-    return _picture("What became of the documents", description, height + 42, body, width=width)
+    height = _BAR_STEP * len(rows) - 8
+    return picture("What became of the documents", description, height, parts)
 
 
 def _fate_row(label: str, counts: Mapping[str, int], y: int) -> Markup:
@@ -74,18 +42,18 @@ def _fate_row(label: str, counts: Mapping[str, int], y: int) -> Markup:
         f" \u00b7 {percent(kept, read)}" if read else ""
     )
     parts = [
-        _tag("text", label, x=0, y=y + 13, class_="strong"),
-        _tag("text", figures, x="100%", y=y + 13, text_anchor="end", class_="soft"),
-        _tag("rect", x=0, y=y + 21, width="100%", height=12, rx=2, class_="none"),
+        tag("text", label, x=0, y=y + 13, class_="strong"),
+        tag("text", figures, x="100%", y=y + 13, text_anchor="end", class_="soft"),
+        tag("rect", x=0, y=y + 21, width="100%", height=12, rx=2, class_="none"),
     ]
     x = 0.0
     for fate in FATES:
         if (count := counts.get(fate, 0)) and read:
             share = 100 * count / read
-            tip = _tag("title", f"{label}: {number(count)} {fate} ({percent(count, read)})")
+            tip = tag("title", f"{label}: {number(count)} {fate} ({percent(count, read)})")
             # A fate of few documents still shows, as a sliver.
             parts.append(
-                _tag(
+                tag(
                     "rect",
                     tip,
                     x=f"{x:.3f}%",
@@ -98,9 +66,9 @@ def _fate_row(label: str, counts: Mapping[str, int], y: int) -> Markup:
             x += share
             if x < 99.9:
                 parts.append(
-                    _tag("rect", x=f"{x:.3f}%", y=y + 21, width=1, height=12, class_="ground")
+                    tag("rect", x=f"{x:.3f}%", y=y + 21, width=1, height=12, class_="ground")
                 )
-    return _join(parts)
+    return joined(parts)
 
 
 def _in_words(counts: Mapping[str, int], names: Iterable[str] = FATES) -> str:
@@ -109,7 +77,7 @@ def _in_words(counts: Mapping[str, int], names: Iterable[str] = FATES) -> str:
     )
 
 
-def flow(rows: Mapping[str, Mapping[str, int]], ends: Sequence[tuple[str, str]]) -> Markup:
+def flow(rows: Mapping[str, Mapping[str, int]], ends: Sequence[tuple[str, str]]) -> Picture:
     """Draw where documents went: domains on the left, `ends` (name, fate) on the right, ribbons between them.
 
     `rows` gives the documents of each domain by name of end. Heights are proportional to documents; a node that is too
@@ -130,28 +98,28 @@ def flow(rows: Mapping[str, Mapping[str, int]], ends: Sequence[tuple[str, str]])
         for end, fate in ends:
             if count := counts.get(end, 0):
                 thick = scale * count
-                tip = _tag("title", f"{name}: {number(count)} {end}")
+                tip = tag("title", f"{name}: {number(count)} {end}")
                 shapes.append(
-                    _tag(
+                    tag(
                         "path", tip, d=_ribbon(y, to_y[end], max(thick, 0.8)), class_=f"flow {fate}"
                     )
                 )
                 y, to_y[end] = y + thick, to_y[end] + thick
         tall = max(y - left[name], 1.5)
-        parts.append(_tag("rect", x=-4, y=left[name], width=4, height=tall, class_="node"))
+        parts.append(tag("rect", x=-4, y=left[name], width=4, height=tall, class_="node"))
         middle = left[name] + tall / 2 + 4
         parts.append(
-            _tag("text", clip(name, 14), x=-10, y=middle, text_anchor="end", class_="strong")
+            tag("text", clip(name, 14), x=-10, y=middle, text_anchor="end", class_="strong")
         )
     for end, fate in ends:
         tall = max(scale * sums[end], 1.5)
-        parts.append(_tag("rect", x="100%", y=right[end], width=4, height=tall, class_=fate))
-        figures = _tag("tspan", f" {number(sums[end])}", class_="soft")
-        label = _tag("tspan", clip(end, 17), class_="strong") + figures
-        parts.append(_tag("text", label, x="100%", dx=10, y=right[end] + tall / 2 + 4))
-    ribbons = _stretched(_join(shapes), height, width="100%")
+        parts.append(tag("rect", x="100%", y=right[end], width=4, height=tall, class_=fate))
+        figures = tag("tspan", f" {number(sums[end])}", class_="soft")
+        label = tag("tspan", clip(end, 17), class_="strong") + figures
+        parts.append(tag("text", label, x="100%", dx=10, y=right[end] + tall / 2 + 4))
+    ribbons = stretched(joined(shapes), height, width="100%")
     told = "; ".join(f"{name}: " + _in_words(counts, counts) for name, counts in rows.items())
-    return _picture("Where the documents of each domain went", told, height, [ribbons, *parts])
+    return picture("Where the documents of each domain went", told, height, [ribbons, *parts])
 
 
 def _stack(heights: Mapping[str, float], pitch: float = 19) -> tuple[dict[str, float], float]:
@@ -178,7 +146,7 @@ def histogram(
     *,
     title: str,
     height: int = 64,
-) -> Markup:
+) -> Picture:
     """Draw `counts` as bars between `edges` (one more than counts), with `label` writing the edges."""
     most = max(counts, default=0) or 1
     step = 100 / max(len(counts), 1)
@@ -186,9 +154,9 @@ def histogram(
     for i, count in enumerate(counts):
         # A bin that is not empty is never invisible.
         tall = max(height * count / most, 1.5) if count else 0
-        tip = _tag("title", f"{label(edges[i])} to {label(edges[i + 1])}: {number(count)}")
+        tip = tag("title", f"{label(edges[i])} to {label(edges[i + 1])}: {number(count)}")
         parts.append(
-            _tag(
+            tag(
                 "rect",
                 tip,
                 x=f"{step * (i + 0.06):.2f}%",
@@ -198,11 +166,11 @@ def histogram(
                 class_="kept",
             )
         )
-    parts.append(_tag("line", x1=0, x2="100%", y1=height, y2=height, class_="axis"))
+    parts.append(tag("line", x1=0, x2="100%", y1=height, y2=height, class_="axis"))
     for i, anchor in ((0, "start"), (len(counts) // 2, "middle"), (len(counts), "end")):
         if counts:
             parts.append(
-                _tag(
+                tag(
                     "text",
                     label(edges[i]),
                     x=f"{step * i:.2f}%",
@@ -216,7 +184,7 @@ def histogram(
         for (a, b), n in zip(pairwise(edges), counts, strict=True)
         if n
     )
-    return _picture(title, description, height + 18, parts)
+    return picture(title, description, height + 18, parts)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +203,7 @@ def lines(
     height: int = 150,
     from_zero: bool = False,
     top: float | None = None,
-) -> Markup:
+) -> Picture:
     """Draw curves over a common pair of axes; points that are not finite, or beyond 1e15, are left out.
 
     `top` extends the vertical axis, so that neighbouring pictures share it. The numbers of the axis stand left of the
@@ -248,7 +216,7 @@ def lines(
     drawn = [(curve, kept) for curve, kept in drawn if kept]
     points = [point for _, kept in drawn for point in kept]
     if not points:
-        return Markup("")
+        return Picture("")
     x_low, x_high = min(x for x, _ in points), max(x for x, _ in points)
     ys = [y for _, y in points] + ([0.0] if from_zero else []) + ([top] if top is not None else [])
     ticks = _ticks(min(ys), max(ys))
@@ -259,9 +227,9 @@ def lines(
     for tick in ticks:
         y = 6 + height * (1 - (tick - low) / y_span)
         parts.append(
-            _tag("line", x1=0, x2="100%", y1=y, y2=y, class_="axis" if tick == low else "grid")
+            tag("line", x1=0, x2="100%", y1=y, y2=y, class_="axis" if tick == low else "grid")
         )
-        parts.append(_tag("text", f"{tick:g}", x=-8, y=y + 4, text_anchor="end", class_="soft"))
+        parts.append(tag("text", f"{tick:g}", x=-8, y=y + 4, text_anchor="end", class_="soft"))
     shapes = []
     for curve, kept in drawn:
         at = [
@@ -270,12 +238,12 @@ def lines(
         if len(at) == 1:
             at.append((1000.0, at[0][1]))
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in at)
-        shapes.append(_tag("polyline", points=path, class_=f"curve {curve.look}"))
-    parts.append(_stretched(_join(shapes), height, y=6, width="100%"))
+        shapes.append(tag("polyline", points=path, class_=f"curve {curve.look}"))
+    parts.append(stretched(joined(shapes), height, y=6, width="100%"))
     for x, anchor in ((x_low, "start"), (x_high, "end")) if x_high > x_low else ((x_low, "start"),):
         text = f"step {number(x)}" if anchor == "start" else number(x)
         parts.append(
-            _tag(
+            tag(
                 "text",
                 text,
                 x="0" if anchor == "start" else "100%",
@@ -287,7 +255,7 @@ def lines(
     ends = "; ".join(
         f"{curve.name} from {number(kept[0][1])} to {number(kept[-1][1])}" for curve, kept in drawn
     )
-    return _picture(title, f"{ends}; steps {number(x_low)} to {number(x_high)}", height + 26, parts)
+    return picture(title, f"{ends}; steps {number(x_low)} to {number(x_high)}", height + 26, parts)
 
 
 def thin(points: Sequence[Point], most: int = 600) -> list[Point]:
@@ -331,62 +299,92 @@ def _ticks(low: float, high: float, most: int = 5) -> list[float]:
 def bar(part: float, whole: float, look: str = "kept") -> Markup:
     """Draw a share as a bar for a table cell; decoration beside its number, so hidden from screen readers."""
     share = min(max(part / whole, 0), 1) if whole and math.isfinite(part) else 0
-    rect = _tag(
+    rect = tag(
         "rect",
         width=f"{max(100 * share, 0.8 if share else 0):.1f}%",
         height="100%",
         rx=1.5,
         class_=look,
     )
-    return _tag("svg", rect, class_="bar", aria_hidden="true")
+    return tag("svg", rect, class_="bar", aria_hidden="true")
 
 
-def _picture(
-    title: str, description: str, height: float, parts: Sequence[Markup], width: int | None = None
-) -> Markup:
-    head = [_tag("title", title), _tag("desc", description)]
-    alone = (
-        {}
-        if width is None
-        else {"xmlns": "http://www.w3.org/2000/svg", "viewBox": f"0 0 {width} {height:g}"}
-    )
-    return _tag(
-        "svg",
-        _join([*head, *parts]),
-        class_="chart",
-        role="img",
-        width=width or "100%",
-        height=height,
-        **alone,
-    )
+@dataclass(frozen=True, kw_only=True)
+class Track:
+    """How far something is: a bar with a label at its left end and figures at its right end."""
+
+    label: str
+    figures: str
+    share: float
+    """Part that is done, in [0, 1]."""
+    look: str
 
 
-def _stretched(body: Markup, height: float, **place: str | float) -> Markup:
-    return _tag(
-        "svg",
-        body,
-        viewBox=f"0 0 1000 {height:g}",
-        preserveAspectRatio="none",
-        overflow="visible",
-        height=height,
-        **place,
-    )
+def tracks(rows: Sequence[Track], title: str) -> Picture:
+    """Draw one bar a row, filled as far as it is done."""
+    parts = []
+    for i, row in enumerate(rows):
+        y = _BAR_STEP * i
+        parts.append(tag("text", clip(row.label, 60), x=0, y=y + 13, class_="strong"))
+        parts.append(tag("text", row.figures, x="100%", y=y + 13, text_anchor="end", class_="soft"))
+        bar_at: dict[str, str | float] = {"x": 0, "y": y + 21, "height": 8, "rx": 4}
+        parts.append(tag("rect", width="100%", class_="none", **bar_at))
+        if row.share > 0:
+            # What has begun shows.
+            wide = f"{100 * min(max(row.share, 0.012), 1):.2f}%"
+            parts.append(tag("rect", width=wide, class_=row.look, **bar_at))
+    told = "; ".join(f"{row.label}: {row.figures}" for row in rows)
+    return picture(title, told, _BAR_STEP * len(rows) - 12, parts)
 
 
-def _tag(name: str, body: str = "", /, **attributes: str | float) -> Markup:
-    """One element: text and attributes escaped, `class_` for class, `text_anchor` for text-anchor, two decimals."""
-    written = [
-        Markup(' {}="{}"').format(
-            key.rstrip("_").replace("_", "-"),
-            f"{value:.2f}".rstrip("0").rstrip(".")
-            if isinstance(value, float)
-            else visible(str(value)),
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """A figure that should be low, before and after, beside a baseline."""
+
+    label: str
+    new: float
+    old: float | None
+    baseline: float
+    figures: str
+
+
+def changes(rows: Sequence[Change], title: str) -> Picture:
+    """Draw each row's figures on a common axis: a dot for the new one, a ring for the old, a mark for the baseline.
+
+    Labels stand left and figures right of the picture, in margins that the sheet provides.
+    """
+    step = 30
+    given = [(row.new, row.old, row.baseline) for row in rows]
+    values = [value for row in given for value in row if value is not None and math.isfinite(value)]
+    if not values:
+        return Picture("")
+    ticks = _ticks(min(values), max(values), 6)
+    low, high = ticks[0], ticks[-1]
+
+    def at(value: float) -> str:
+        return f"{100 * (value - low) / ((high - low) or 1):.2f}%"
+
+    bottom = step * len(rows) + 6
+    parts = []
+    for tick in ticks:
+        parts.append(tag("line", x1=at(tick), x2=at(tick), y1=0, y2=bottom, class_="grid"))
+        label = {"x": at(tick), "y": bottom + 16, "text_anchor": "middle", "class_": "soft"}
+        parts.append(tag("text", f"{tick:g}", **label))
+    for i, row in enumerate(rows):
+        y = step * i + step / 2 + 3
+        look = "kept" if row.old is None or row.new <= row.old else "dropped"
+        parts.append(
+            tag("text", clip(row.label, 18), x=-14, y=y + 4, text_anchor="end", class_="strong")
         )
-        for key, value in attributes.items()
-    ]
-    inner = body if isinstance(body, Markup) else escape(visible(body))
-    return Markup("<{0}{1}>{2}</{0}>").format(name, Markup("").join(written), inner)
-
-
-def _join(parts: Sequence[Markup]) -> Markup:
-    return Markup("").join(parts)
+        parts.append(tag("text", row.figures, x="100%", dx=14, y=y + 4, class_="soft"))
+        if math.isfinite(row.baseline):
+            x = at(row.baseline)
+            parts.append(tag("line", x1=x, x2=x, y1=y - 6, y2=y + 6, class_="mark"))
+        if row.old is not None and math.isfinite(row.old) and math.isfinite(row.new):
+            ends = {"x1": at(row.old), "x2": at(row.new), "y1": y, "y2": y}
+            parts.append(tag("line", class_=f"curve {look}", **ends))
+            parts.append(tag("circle", cx=at(row.old), cy=y, r=5, class_="ring"))
+        if math.isfinite(row.new):
+            parts.append(tag("circle", cx=at(row.new), cy=y, r=6, class_=look))
+    told = "; ".join(f"{row.label}: {row.figures}" for row in rows)
+    return picture(title, told, bottom + 20, parts)

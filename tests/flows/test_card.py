@@ -41,8 +41,8 @@ def test_card_says_what_the_manifest_says() -> None:
     card = snapshot_card(manifest(2), manifest(1), [reject("too short")])
     assert card.startswith("# tiny@2: promoted\n")
     assert "**7** of 10 documents kept" in card
-    assert "| 14 (+7) |" in card
-    assert "| documents kept | 7 | 1 | passed | at least |" in card
+    assert "| 14\u00a0(+7) |" in card
+    assert "| passed | documents kept | 7 | 1 | at least |" in card
     assert "<code>too short</code>" in card
     assert "(data:image/svg+xml;base64," in card
     assert 'parent["tiny@1 00000000"] --> this' in card
@@ -63,8 +63,8 @@ def test_foreign_text_stays_text(text: str, uri: str) -> None:
     row = next(line for line in card.splitlines() if line.startswith("| few"))
     assert row.count("|") == 4
     cell = row.split("|")[3].strip()
-    for inner in re.sub("</?code>", "", cell).split(" from "):
-        assert not re.search(r"[<>`*_\[\]\\]", inner)
+    inner = re.sub("</?code>|<br>", "", cell)
+    assert not re.search(r"[<>`*_\[\]\\]", inner)
 
 
 def test_markup_is_shown_as_it_was_written() -> None:

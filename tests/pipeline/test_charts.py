@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline import charts, display
 from pipeline.charts import FATES, Curve
+from pipeline.svg import Panel, sheet
 
 Row = dict[str, Any]
 
@@ -79,7 +80,8 @@ def test_fates_are_told_apart_whatever_the_eye() -> None:
 
 
 def test_pictures_that_stand_alone_have_the_colours_of_the_page() -> None:
-    alone = charts.funnel([("web", {"read": 1, "kept": 1})], width=720)
+    panel = Panel(picture=charts.funnel([("web", {"read": 1, "kept": 1})]))
+    alone = sheet([panel], title="Documents", description="", width=720)
     light, dark = (
         dict(re.findall(r"--([\w-]+): (#[0-9a-f]{3,6})", block)) for block in alone.split("@media")
     )
@@ -92,11 +94,9 @@ COUNTS = st.fixed_dictionaries({fate: st.integers(0, 10**9) for fate in FATES}).
 )
 
 
-@given(st.lists(st.tuples(st.text(), COUNTS), max_size=5), st.sampled_from([None, 720]))
-def test_funnel_is_sound_xml_and_its_bars_fill_their_rows(
-    rows: list[tuple[str, Row]], width: int | None
-) -> None:
-    svg = ElementTree.fromstring(charts.funnel(rows, width=width))
+@given(st.lists(st.tuples(st.text(), COUNTS), max_size=5))
+def test_funnel_is_sound_xml_and_its_bars_fill_their_rows(rows: list[tuple[str, Row]]) -> None:
+    svg = ElementTree.fromstring(charts.funnel(rows))
     tags = [element.tag.rpartition("}")[2] for element in svg.iter()]
     assert tags[1:3] == ["title", "desc"]
     bars = [
