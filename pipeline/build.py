@@ -5,6 +5,7 @@ the lake, so a killed build goes on where it stopped, and the same inputs and re
 """
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -16,6 +17,7 @@ from typing import Any
 from pipeline import curate, ingest, publish
 from pipeline.decontaminate import DecontaminateConfig
 from pipeline.dedup import DedupConfig
+from pipeline.display import counts_in_words, plural, size
 from pipeline.executor import Executor
 from pipeline.filters import QualityConfig
 from pipeline.gates import GatesConfig, check_gates
@@ -30,10 +32,12 @@ from pipeline.stage import Progress, Workspace, no_progress
 from pipeline.tokenizer import TokenizerConfig
 from pipeline.toxicity import ToxicityConfig
 from storage.catalog import read_manifest, versions
-from storage.errors import ConfigError, InputError
+from storage.errors import ConfigError, InputError, SourceGoneError
 from storage.lake import Lake
 from storage.schema import FATES_IN_ORDER
 from storage.snapshot import Input, Manifest, Snapshot, check_name, commit_snapshot
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +188,8 @@ def build(
     """Publish the next snapshot of a corpus from the inputs that no snapshot has consumed.
 
     `root` is the folder that relative paths of the recipe start from. Raises BusyError if somebody else builds the
-    corpus, InputError if a source matches nothing, ConflictError if another machine took the version meanwhile.
+    corpus, InputError if a source matches nothing (SourceGoneError if snapshots were read from it), ConflictError if
+    another machine took the version meanwhile.
     """
     start = time.monotonic()
     with lake.lock(f"build-{config.name}", doing=f"building '{config.name}'"):
@@ -193,9 +198,14 @@ def build(
         if finished is not None:
             return finished
         for stage in STAGES:
-            run_stage(stage, lambda stage=stage: stage.run(plan, executor or Executor(), progress))
+            counts = run_stage(
+                stage, lambda stage=stage: stage.run(plan, executor or Executor(), progress)
+            )
+            logger.info("%s: %s", stage.title, counts_in_words(counts))
         manifest = commit_snapshot(lake, make_manifest(plan, start))
         lake.delete_prefix(f"{plan.workspace.work}/")
+        for problem in _failed_gates(manifest):
+            logger.warning("%s is quarantined: %s", manifest.ref, problem)
     note = manifest.summary["tokenizer"]["note"]
     notes = [note] if note and plan.parent is None else []
     return _result(
@@ -220,7 +230,7 @@ def make_plan(config: BuildConfig, lake: Lake, root: Path) -> Plan:
     found = [
         NewInput(item, source, _fingerprint(item))
         for source in config.sources
-        for item in find_inputs(source, root)
+        for item in _find_inputs(source, root, parent)
     ]
     new = tuple(
         item
@@ -235,6 +245,14 @@ def make_plan(config: BuildConfig, lake: Lake, root: Path) -> Plan:
         "code_version": package_version("gristmill"),
     }
     build_id = _digest(what)[:16]
+    logger.info(
+        "%s: %d inputs found, %d of them new (%s), to go on top of %s",
+        config.name,
+        len(found),
+        len(new),
+        size(sum(item.found.num_bytes for item in new)),
+        parent.ref if parent else "nothing",
+    )
     folder = f"corpora/{config.name}"
     return Plan(
         config=config,
@@ -357,6 +375,24 @@ def _failed_gates(manifest: Manifest) -> list[str]:
         for gate in manifest.gates
         if not gate["passed"]
     ]
+
+
+def _find_inputs(source: SourceConfig, root: Path, parent: Snapshot | None) -> list[FoundInput]:
+    try:
+        return find_inputs(source, root)
+    except InputError as error:
+        read = (
+            [item for item in parent.manifest.inputs if item.source == source.name]
+            if parent
+            else []
+        )
+        if not parent or not read:
+            raise
+        raise SourceGoneError(
+            f"{error}; {parent.ref} and those before it read {plural(len(read), 'file')} of it: bring them back, or take "
+            "the source out of the recipe (what was published stays)",
+            source.name,
+        ) from error
 
 
 def _fingerprint(found: FoundInput) -> str:

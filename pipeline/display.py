@@ -7,6 +7,7 @@ characters, text direction overrides, invisible characters) `visible` turns into
 import math
 import re
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from difflib import SequenceMatcher
 from typing import Any
@@ -135,6 +136,11 @@ def moment(when: Any) -> str:
     return (
         (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
     )
+
+
+def counts_in_words(counts: Mapping[str, int]) -> str:
+    """Write the counters of a stage in a line: 48 documents, 1 quarantined."""
+    return ", ".join(f"{number(count)} {name.replace('_', ' ')}" for name, count in counts.items())
 
 
 def duration(seconds: float | None) -> str:

@@ -3,6 +3,7 @@
 The unit of work is a shard (seconds to minutes), so that neither start-up nor pickling matters.
 """
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from storage.errors import ConfigError, GristmillError
+
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -49,6 +52,7 @@ class Executor:
                 for future in as_completed(futures):
                     yield future.result()
             except BrokenProcessPool as error:
+                logger.warning("a worker process died; %d items were to do", len(items))
                 raise GristmillError(
                     f"a worker process ended before its work was done ({error}); usually the machine ran out of "
                     "memory: use fewer --workers and run the same command again, finished shards are kept"

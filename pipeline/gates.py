@@ -12,6 +12,16 @@ from storage.errors import ConfigError
 
 _ENOUGH = 20  # documents from which a share says something
 
+_KEYS = {
+    "documents": "min_documents",
+    "quarantined share": "max_quarantined",
+    "removed share": "max_removed",
+    "change of the removed share": "max_removed_change",
+    "domain drift": "max_domain_drift",
+    "loss of bytes per token": "max_bytes_per_token_loss",
+}
+"""Which setting is a gate's limit."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class GatesConfig:
@@ -106,6 +116,15 @@ def check_gates(
     if losses:
         gates.append(_worst("loss of bytes per token", losses, config.max_bytes_per_token_loss))
     return gates
+
+
+def override(gate: Mapping[str, Any]) -> str:
+    """The setting that lets the same snapshot pass a gate it failed, such as "gates.max_removed=0.97"."""
+    key, value = _KEYS[gate["name"]], gate["value"]
+    if key == "min_documents":
+        return f"gates.{key}={int(value)}"
+    # In whole percents, and above the value, which is rounded.
+    return f"gates.{key}={min(1.0, math.floor(value * 100 + 1) / 100):g}"
 
 
 def jensen_shannon(p: dict[str, int], q: dict[str, int]) -> float:

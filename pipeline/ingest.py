@@ -1,5 +1,6 @@
 """From raw files to documents: read, normalise, name, and find exact copies. The first two stages of a build."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from pipeline.stage import Progress, Workspace, run_tasks
 from storage.errors import ConfigError
 from storage.schema import DOCUMENTS, FATES
 from storage.snapshot import Snapshot
+
+logger = logging.getLogger(__name__)
 
 SAMPLES_PER_RULE = 5
 """Removed documents of each domain and rule whose text is kept to be looked at."""
@@ -75,7 +78,11 @@ def read_documents(
     ]
     records = run_tasks(workspace, "read", tasks, _read_group, executor, progress, "input groups")
     good = sum(part["rows"] for record in records for part in record["parts"])
-    return {"documents": good, "quarantined": sum(record["quarantined"] for record in records)}
+    bad = sum(record["quarantined"] for record in records)
+    if bad:
+        fates = ledger.concat((workspace.read_table(record["fates"]) for record in records), FATES)
+        logger.warning("%d records cannot be used: %s", bad, ledger.reasons(fates))
+    return {"documents": good, "quarantined": bad}
 
 
 def find_exact_duplicates(

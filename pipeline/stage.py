@@ -5,6 +5,7 @@ to one verdict a document, a stage maps finished files to finished files through
 """
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import pyarrow as pa
 
 from pipeline.executor import Executor
 from storage.lake import Lake
+
+logger = logging.getLogger(__name__)
 
 RAW = pa.schema(
     [
@@ -120,10 +123,13 @@ def run_tasks(
         if records[name] is None
     ]
     done = len(tasks) - len(todo)
+    if done:
+        logger.info("%s: %d of %d %s were done before", stage, done, len(tasks), unit)
     progress(stage, done, len(tasks), unit)
     for name, record in executor.map(_run_task, todo):
         records[name] = record
         done += 1
+        logger.debug("%s: wrote %s, %d of %d %s are done", stage, name, done, len(tasks), unit)
         progress(stage, done, len(tasks), unit)
     return [record for name, _ in tasks if (record := records[name]) is not None]
 

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import logging
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ from storage.errors import BusyError, ConfigError, CorruptError, LakeError, NotF
 from storage.lake import Entry, Lake
 from storage.shard import damaged_file, missing_file
 from storage.snapshot import Manifest, Snapshot, is_name, manifest_path
+
+logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int | None, str], None]
 """Told what is being done, how much is done, of how much, in which unit."""
@@ -212,7 +215,8 @@ def gc(lake: Lake, *, dry_run: bool = False, min_age_s: float = 86400) -> list[E
                 unreachable = _unreachable(lake, name, too_young)
                 if not dry_run:
                     _delete(lake, unreachable)
-        except BusyError:
+        except BusyError as error:
+            logger.info("%s: left alone (%s)", name, error)
             continue
         removed += unreachable
     return sorted(removed, key=lambda entry: entry.path)
@@ -251,6 +255,7 @@ def _is_leftover(entry: Entry) -> bool:
 def _delete(lake: Lake, entries: list[Entry]) -> None:
     """Remove files, and the folders of builds that are empty then."""
     for entry in entries:
+        logger.info("removed %s (%d bytes): nothing needs it", entry.path, entry.num_bytes)
         lake.delete(entry.path)
     builds = {re.match(r"corpora/[^/]+/(data|work)/[^/]+/", entry.path) for entry in entries}
     for build in sorted(match[0] for match in builds if match):

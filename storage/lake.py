@@ -7,6 +7,7 @@ in `storage/disk.py` and `storage/bucket.py`; here are the value that names a la
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import time
@@ -21,6 +22,8 @@ from storage.errors import BusyError, ConfigError, ConflictError, LakeError, Not
 
 if TYPE_CHECKING:
     from storage.bucket import Bucket
+
+logger = logging.getLogger(__name__)
 
 on_file_operation: Callable[[str, str], None] | None = None
 """Called before each `fsync`, `rename`, `link`, `unlink` and (bucket) `put`, with its name and the file's path.
@@ -161,6 +164,7 @@ class Lake:
                 f"{self.where(path)}: expected to be the first to write it, but pid {found.get('pid', '?')} on "
                 f"{found.get('host', '?')} did at {found.get('created_at', '?')}; run the same command again"
             ) from failure
+        logger.warning("%s: the answer to its put was lost, but it is there", self.where(path))
 
     def sync_names(self, paths: Iterable[str]) -> None:
         """Make sure that these files keep their names after a power cut, before something is built on them.

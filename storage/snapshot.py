@@ -7,6 +7,7 @@ shards were compressed, do not: the same inputs under the same recipe have the s
 import functools
 import hashlib
 import json
+import logging
 import os
 import re
 import time
@@ -30,6 +31,8 @@ from storage.shard import REMEDY, Shard, damaged_file, missing_file, open_shard
 
 if TYPE_CHECKING:
     import datasets
+
+logger = logging.getLogger(__name__)
 
 MANIFEST_FORMAT = 1
 """Version of the manifest's form; readers refuse any other."""
@@ -235,7 +238,9 @@ def commit_snapshot(lake: Lake, manifest: Manifest) -> Manifest:
         winner = Manifest.from_json(lake.read_bytes(path), lake.where(path))
         if winner.hash() != manifest.hash():
             raise
+        logger.info("%s was published by another process meanwhile, the very same", manifest.ref)
         return winner
+    logger.info("published %s (%s), hash %s", manifest.ref, manifest.status, manifest.hash())
     return manifest
 
 
