@@ -1,35 +1,41 @@
 """Prefect flow `build-corpus`: the same composition as `gristmill build`, each stage a task one can watch.
 
-Prefect sees names, counters and the data card, never documents; what is done stands in the lake, so a repeated or
-crashed flow run repeats at most one shard's work.
+Prefect sees names, counters and cards, never documents; what is done stands in the lake, so a repeated or crashed flow
+run repeats at most one shard's work.
 """
 
-import re
-from collections.abc import Callable
+import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger, runtime, task
-from prefect.artifacts import create_markdown_artifact
-from prefect.cache_policies import NO_CACHE
-from prefect.events import emit_event
+import httpx
+from prefect import flow, get_run_logger, runtime
+from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectException
 
+from flows import events
+from flows.artifacts import card_key, publish_card
 from flows.card import snapshot_card
+from flows.changes import recipe_changes
+from flows.config import Recipe
 from flows.deadline import deadline
+from flows.lineage import lineage
 from flows.parameters import Corpus, Effort
 from flows.recipe import find_recipe, load_recipe
 from flows.report import read_rejects
 from flows.results import build_document, build_sentence
-from flows.states import end_state
-from pipeline.build import BuildResult, Stage, build
+from flows.states import Quarantined, end_state
+from flows.watch import BuildWatch, show_logs
+from pipeline.build import BuildResult, build
+from pipeline.display import number
 from pipeline.executor import Executor, default_workers
-from storage.catalog import read_manifest
+from pipeline.gates import override
+from storage.catalog import read_manifest, resolve, versions
+from storage.errors import GristmillError, OutOfTime, SourceGoneError
 from storage.lake import Lake
-from storage.snapshot import Snapshot
-
-EVENT = "gristmill.snapshot."
-"""With the status behind it: `gristmill.snapshot.promoted` is what training on fresh snapshots waits for."""
+from storage.snapshot import Manifest, Snapshot
 
 
 def _run_name() -> str:
@@ -45,75 +51,132 @@ def build_corpus(
     effort: Effort = Effort(),  # noqa: B008 (frozen)
 ) -> dict[str, Any]:
     """Publish the next snapshot of a corpus from what is new; gives what `gristmill build --json` prints."""
-    return end_state(lambda: _build_and_tell(corpus, effort), build_sentence)
+    return end_state(lambda: _build(corpus, effort), build_sentence, _state_name)
 
 
-def _build_and_tell(corpus: Corpus, effort: Effort) -> dict[str, Any]:
+def _state_name(document: dict[str, Any]) -> str:
+    return document["status"].capitalize()
+
+
+def _build(corpus: Corpus, effort: Effort) -> dict[str, Any]:
+    show_logs(effort.log)
     recipe, lake = load_recipe(corpus.recipe, corpus.overrides), Lake.open(corpus.lake)
-    hours = effort.timeout_hours or recipe.limits.build_hours
-    with deadline(hours, f"building '{recipe.build.name}'"):
-        result = build(
-            recipe.build,
-            lake,
-            root=find_recipe(corpus.recipe).parent,
-            executor=Executor(workers=effort.workers or default_workers()),
-            run_stage=_as_task,
-        )
-        for note in result.notes:
-            get_run_logger().info(note)
-        if result.status != "unchanged":
-            _publish_card(lake, result)
-            _emit_event(lake, corpus.recipe, result)
-        return build_document(result)
+    name = recipe.build.name
+    try:
+        with deadline(effort.timeout_hours or recipe.limits.build_hours, f"building '{name}'"):
+            _tell_changes(lake, recipe)
+            watch = BuildWatch(lake, name)
+            result = build(
+                recipe.build,
+                lake,
+                root=find_recipe(corpus.recipe).parent,
+                executor=Executor(workers=effort.workers or default_workers()),
+                run_stage=watch.run_stage,
+                progress=watch.progress,
+            )
+            for note in result.notes:
+                get_run_logger().info(note)
+            _announce(lake, corpus.recipe, result)
+    except GristmillError as error:
+        if isinstance(error, SourceGoneError):
+            _announce_gone(lake, corpus.recipe, name, error)
+        _rename(f"{name} {datetime.now(UTC):%Y-%m-%d} {_what_failed(error)}")
+        raise
+    if result.status == "unchanged":
+        _rename(f"{name} {datetime.now(UTC):%Y-%m-%d} nothing new")
+    else:
+        _rename(f"{result.snapshot} {result.status}")
+    if result.status == "quarantined":
+        raise Quarantined(_why_quarantined(result.manifest), build_document(result))
+    return build_document(result)
 
 
-def _as_task(stage: Stage, run: Callable[[], dict[str, int]]) -> dict[str, int]:
-    """Run a stage as a Prefect task that takes nothing and returns its counters."""
-
-    def run_and_tell() -> dict[str, Any]:
-        return end_state(
-            run, lambda counters: ", ".join(f"{n:,} {name}" for name, n in counters.items())
-        )
-
-    # No cache and no stored result: the lake knows what is done, and better than Prefect's database.
-    as_task = task(
-        name=stage.name, task_run_name=stage.title, cache_policy=NO_CACHE, persist_result=False
-    )
-    # Asked for as a state, because a Failed one that a task returns is not raised by itself.
-    return as_task(run_and_tell)(return_state=True).result()
+def _what_failed(error: GristmillError) -> str:
+    if isinstance(error, SourceGoneError):
+        return "source gone"
+    return "out of time" if isinstance(error, OutOfTime) else "failed"
 
 
-def _publish_card(lake: Lake, result: BuildResult) -> None:
+def _rename(name: str) -> None:
+    """Let the run's name say what happened. It is for people only, so no trouble with it is any."""
+    try:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(runtime.flow_run.id, name=name)
+    except (httpx.HTTPError, OSError, PrefectException) as error:
+        get_run_logger().warning(f"the run could not be renamed to '{name}': {error}")
+
+
+# --- what follows a snapshot -------------------------------------------------------------------
+
+
+def _announce(lake: Lake, recipe: str, result: BuildResult) -> None:
+    """The card of the newest snapshot and its event, unless an earlier run has got to that.
+
+    Safe to repeat: whoever builds next makes up for a run that was killed after its commit, and for a snapshot that
+    was built without Prefect.
+    """
     manifest = result.manifest
-    parent = None
+    card = f"corpora/{manifest.name}/reports/{manifest.version:06}.md"
+    if result.status != "unchanged" or not lake.exists(card):
+        parent = _parent(lake, manifest)
+        text = snapshot_card(
+            manifest.to_dict(),
+            parent.to_dict() if parent else None,
+            read_rejects(Snapshot(lake, manifest)),
+            lineage=lineage(lake, manifest.name),
+            recipe_changes=recipe_changes(parent.recipe, manifest.recipe) if parent else [],
+        )
+        description = f"{manifest.ref}: {manifest.status}"
+        publish_card(lake, card_key("corpus-card", manifest.name), text, description, card)
+    is_promoted = manifest.status == "promoted"
+    event = events.SNAPSHOT_PROMOTED if is_promoted else events.SNAPSHOT_QUARANTINED
+    payload = {
+        "snapshot": manifest.ref,
+        "hash": result.hash,
+        "recipe": recipe,
+        "documents": sum(domain["kept"] for domain in manifest.funnel.values()),
+        "tokens": sum(s.num_tokens for s in manifest.shards if s.version == manifest.version),
+    }
+    if not is_promoted:
+        payload["why"] = _why_quarantined(manifest)
+    events.send(lake, event, manifest.name, result.hash, payload)
+
+
+def _announce_gone(lake: Lake, recipe: str, corpus: str, error: SourceGoneError) -> None:
+    subject = f"{error.source} {resolve(lake, corpus).hash}"
+    payload = {"source": error.source, "recipe": recipe, "why": str(error)}
+    events.send(lake, events.SOURCE_GONE, corpus, subject, payload)
+
+
+def _why_quarantined(manifest: Manifest) -> str:
+    failed = [gate for gate in manifest.gates if not gate["passed"]]
+    figures = "; ".join(
+        f"gate '{gate['name']}' gave {number(gate['value'])} against a limit of {number(gate['limit'])} "
+        f"({gate['detail']})"
+        for gate in failed
+    )
+    settings = [override(gate) for gate in failed]
+    return (
+        f"{manifest.ref} is quarantined, nothing trains on it: {figures}. Look at its data card. To accept it as it is, "
+        f"set {', '.join(settings)} in the recipe; for once, start a custom run with overrides = {json.dumps(settings)}"
+    )
+
+
+def _parent(lake: Lake, manifest: Manifest) -> Manifest | None:
     for version in range(manifest.version - 1, 0, -1):
         earlier = read_manifest(lake, manifest.name, version)
         if earlier.hash() == manifest.parent:
-            parent = earlier.to_dict()
-            break
-    card = snapshot_card(manifest.to_dict(), parent, read_rejects(Snapshot(lake, manifest)))
-    # One key a corpus, so that Prefect shows the cards of its snapshots as a history.
-    key = "corpus-card-" + re.sub(r"[^a-z0-9]+", "-", manifest.name.lower()).strip("-")
-    create_markdown_artifact(
-        key=key, markdown=card, description=f"{result.snapshot}: {result.status}"
-    )
+            return earlier
+    return None
 
 
-def _emit_event(lake: Lake, recipe: str, result: BuildResult) -> None:
-    name = result.manifest.name
-    emit_event(
-        EVENT + result.status,
-        resource={
-            "prefect.resource.id": f"gristmill.snapshot.{name}",
-            "prefect.resource.name": result.snapshot,
-        },
-        payload={
-            "snapshot": result.snapshot,
-            "hash": result.hash,
-            "corpus": name,
-            "recipe": recipe,
-            "lake": lake.url,
-            "documents": result.documents,
-            "tokens": result.tokens,
-        },
-    )
+def _tell_changes(lake: Lake, recipe: Recipe) -> None:
+    """Log what is different in the recipe since the newest snapshot, so that nobody wonders later."""
+    found = versions(lake, recipe.build.name)
+    if not found:
+        return
+    newest = read_manifest(lake, recipe.build.name, found[-1])
+    changes = recipe_changes(newest.recipe, json.loads(json.dumps(asdict(recipe.build))))
+    if changes:
+        lines = "\n".join(changes)
+        get_run_logger().info(f"the recipe has changed since {newest.ref}:\n{lines}")

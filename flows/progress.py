@@ -1,4 +1,4 @@
-"""How far long work is, on stderr: bars on a terminal, a line now and then everywhere else.
+"""How far long work is: bars on a terminal, a line now and then on any other stderr and in logs.
 
 Both are a `pipeline.stage.Progress`: called with stage, done, total and unit, as often as the work likes.
 """
@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from flows.output import Output, say
 from pipeline.display import duration, number
@@ -39,7 +39,7 @@ def show_progress(output: Output) -> Iterator["Progress"]:
         with bars:
             yield _stopping(output, BarProgress(bars))
     else:
-        lines = LineProgress(sys.stderr)
+        lines = LineProgress(lambda line: say(line, sys.stderr))
         try:
             yield _stopping(output, lines)
         finally:
@@ -109,8 +109,10 @@ def _bars() -> "Bars":
 class LineProgress:
     """Plain lines: a stage's first news, then one now and then, then its end with the time it took."""
 
-    def __init__(self, stream: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._stream = stream
+    def __init__(
+        self, tell: Callable[[str], None], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._tell = tell
         self._clock = clock
         self._stage = self._unit = ""
         self._began = 0.0
@@ -134,7 +136,7 @@ class LineProgress:
         of = "" if total is None else f"/{total:,}"
         speed = f", {number(rate)}/s" if rate else ""
         left = f", {duration((total - done) / rate)} left" if rate and total is not None else ""
-        self._print(f"{stage}: {done:,}{of} {unit}{speed}{left}")
+        self._tell(f"{stage}: {done:,}{of} {unit}{speed}{left}")
 
     def close(self) -> None:
         """Say how the last stage ended."""
@@ -143,8 +145,5 @@ class LineProgress:
     def _finish(self, now: float) -> None:
         if self._stage:
             took = duration(now - self._began)
-            self._print(f"{self._stage}: {self._done:,} {self._unit} in {took}")
+            self._tell(f"{self._stage}: {self._done:,} {self._unit} in {took}")
         self._stage = ""
-
-    def _print(self, line: str) -> None:
-        say(line, self._stream)

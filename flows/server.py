@@ -40,7 +40,10 @@ def use_prefect(output: Output, flow: bool | None) -> bool:
     timeout_s = HEALTH_TIMEOUT_S if flow is None else 10 * HEALTH_TIMEOUT_S
     if prefect_answers(api_url or DEFAULT_API_URL, timeout_s):
         os.environ["PREFECT_API_URL"] = api_url or DEFAULT_API_URL
-        if output.quiet:  # read when Prefect is imported; the server still gets every line
+        # Read when Prefect is imported. The packages' own log lines belong to a flow run; outside of one nobody asked.
+        os.environ.setdefault("PREFECT_LOGGING_EXTRA_LOGGERS", "storage,pipeline,model")
+        os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
+        if output.quiet:  # the server still gets every line
             os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "ERROR")
         return True
     if flow is None:

@@ -1,6 +1,5 @@
 """Progress off a terminal is a log that one can read."""
 
-import io
 import itertools
 
 from flows.progress import LineProgress
@@ -8,12 +7,13 @@ from flows.progress import LineProgress
 
 def told(calls: list[tuple], seconds_a_call: float) -> list[str]:
     """Lines printed for calls that come at equal distances in time."""
-    stream, ticks = io.StringIO(), itertools.count(step=seconds_a_call)
-    progress = LineProgress(stream, clock=lambda: float(next(ticks)))
+    lines: list[str] = []
+    ticks = itertools.count(step=seconds_a_call)
+    progress = LineProgress(lines.append, clock=lambda: float(next(ticks)))
     for call in calls:
         progress(*call)
     progress.close()
-    return stream.getvalue().splitlines()
+    return lines
 
 
 def test_stage_has_a_first_and_a_last_line() -> None:
@@ -49,12 +49,13 @@ def test_long_work_speaks_now_and_then_with_rate_and_time_left() -> None:
 
 def test_rate_is_that_of_late() -> None:
     """Work that was slow for a while and is quick now promises what it does now."""
-    stream, now = io.StringIO(), [0.0]
-    progress = LineProgress(stream, clock=lambda: now[0])
+    lines: list[str] = []
+    now = [0.0]
+    progress = LineProgress(lines.append, clock=lambda: now[0])
     for step in range(950):
         progress("train", step, 1000, "steps")
         now[0] += 10.0 if step < 50 else 1.0
-    assert ", 1/s, " in stream.getvalue().splitlines()[-1]
+    assert ", 1/s, " in lines[-1]
 
 
 def test_resumed_work_counts_its_rate_from_where_it_began() -> None:
