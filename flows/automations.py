@@ -1,4 +1,4 @@
-"""What happens by itself on a Prefect server: training on fresh snapshots, judging of trained models, dead runs.
+"""What happens by itself on a Prefect server: training on fresh snapshots, judging of trained models, news, dead runs.
 
 An automation waits for an event about a corpus of this lake (`flows/events.py`) and starts a deployment with
 parameters from the event. Prefect knows no labels of automations, so the lake and the fingerprint stand in tags.
@@ -7,6 +7,7 @@ parameters from the event. Prefect knows no labels of automations, so the lake a
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
@@ -16,7 +17,8 @@ from prefect.events.schemas.events import ResourceSpecification
 
 from flows import events
 from flows.config import Recipe
-from flows.remote import DEPLOYMENT_TAG, fingerprint, read_all
+from flows.notifications import Notification, notifications
+from flows.remote import DEPLOYMENT_TAG, call, fingerprint, read_all
 from storage.lake import Lake
 
 DEAD_AFTER_S = 90
@@ -27,27 +29,29 @@ _LAKE, _FINGERPRINT = "lake:", "is:"
 def reconcile_automations(
     client: SyncPrefectClient, lake: Lake, recipes: Mapping[str, Recipe], ids: Mapping[str, str]
 ) -> list[str]:
-    """Make, change and remove this lake's automations; one line a change. `ids` of deployments by name."""
-    wanted = {automation.name: automation for automation in _wanted(lake, recipes, ids)}
+    """Make, change and remove this lake's automations and their blocks; one line a change. `ids` of deployments by name."""
+    news, lines = notifications(client, lake, recipes)
+    automations = [*_wanted(lake, recipes, ids), *(_tell(one, lake) for one in news)]
+    wanted = {automation.name: automation for automation in automations}
     tags = {"all_": [DEPLOYMENT_TAG, _LAKE + lake.url]}
     changes, seen = [], set()
     for found in read_all(client, "/automations/filter", {"automations": {"tags": tags}}):
         name, path = found["name"], f"/automations/{found['id']}"
         if name not in wanted or name in seen:
-            client.request("DELETE", path)
+            call(client, "DELETE", path)
             changes.append(f"automation '{name}': removed")
             continue
         seen.add(name)
         body = _body(wanted[name], lake)
         if set(body["tags"]) != set(found["tags"]):
             # Whether it is switched on is decided in the UI.
-            client.request("PUT", path, json=body | {"enabled": found["enabled"]})
+            call(client, "PUT", path, body | {"enabled": found["enabled"]})
             changes.append(f"automation '{name}': changed")
     for name, automation in wanted.items():
         if name not in seen:
-            client.request("POST", "/automations/", json=_body(automation, lake))
+            call(client, "POST", "/automations/", _body(automation, lake))
             changes.append(f"automation '{name}': made")
-    return changes
+    return [*lines, *changes]
 
 
 def _body(automation: AutomationCore, lake: Lake) -> dict[str, Any]:
@@ -117,7 +121,20 @@ def _on(event: str, corpus: str, lake: Lake) -> EventTrigger:
 
 def _run(deployment: str, parameters: dict[str, Any], **sections: dict[str, Any]) -> RunDeployment:
     return RunDeployment(
-        source="selected", deployment_id=deployment, parameters=parameters | sections
+        source="selected",
+        deployment_id=UUID(deployment),
+        parameters=parameters | sections,
+        job_variables=None,
+    )
+
+
+def _tell(news: Notification, lake: Lake) -> AutomationCore:
+    return AutomationCore(
+        name=f"{news.corpus}: tell {news.teller} of '{news.occasion}'",
+        description=f"As [[notify]] in the recipe of {news.corpus} says.",
+        tags=[news.corpus],
+        trigger=_on(news.event, news.corpus, lake),
+        actions=[news.action],
     )
 
 
@@ -144,7 +161,9 @@ def _dead_runs(lake: Lake, ids: Mapping[str, str]) -> AutomationCore:
         ),
         actions=[
             ChangeFlowRunState(
+                name=None,
                 state=StateType.CRASHED,
+                force=False,
                 message=f"Its process gave no sign of life for {DEAD_AFTER_S} s; start it again, finished work is kept",
             )
         ],

@@ -4,9 +4,11 @@ This module assembles; each section's fields, defaults and checks live beside th
 here are those of `gristmill up`: single commands do not read them.
 """
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+import re
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, get_args
 
+from flows.schedules import check_cron, check_interval, check_rrule, check_timezone
 from model.config import TrainConfig
 from pipeline.build import BuildConfig
 from storage.errors import ConfigError
@@ -38,6 +40,17 @@ class ScheduleConfig:
                 "schedules: expected exactly one of cron, every_s and rrule in each, got "
                 f"{' and '.join(given) or 'none'}"
             )
+        check_timezone(self.timezone)
+        if self.cron:
+            check_cron(self.cron)
+        elif self.rrule:
+            check_rrule(self.rrule)
+        else:
+            check_interval(self.every_s)
+        if self.job == "maintain" and self.overrides:
+            raise ConfigError(
+                "schedules: overrides have no effect on the job maintain, which reads no recipe; remove them"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +64,13 @@ class OnSnapshotConfig:
     approval_hours: float = 168.0
     """Hours to wait for that; the run fails then, and nothing is trained."""
 
+    def __post_init__(self) -> None:
+        if self.approval == "ask" and not self.train:
+            raise ConfigError(
+                "on_snapshot.approval: it has no effect while train = false; remove one of them"
+            )
+        _check_number("on_snapshot.approval_hours", self.approval_hours, 0.01, 8766.0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReleaseConfig:
@@ -60,6 +80,9 @@ class ReleaseConfig:
     """Compare it with the release before it, on the same validation documents, and promote it if it is not worse."""
     max_worse: float = 0.01
     """Share by which its bits per byte may be higher than the former release's, over all domains."""
+
+    def __post_init__(self) -> None:
+        _check_number("release.max_worse", self.max_worse, 0.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +95,18 @@ class LimitsConfig:
     """Of a training; 0: none."""
     evaluate_hours: float = 6.0
     """Of an evaluation."""
+
+    def __post_init__(self) -> None:
+        _check_number("limits.build_hours", self.build_hours, 0.01, 8766.0)
+        _check_number("limits.evaluate_hours", self.evaluate_hours, 0.01, 8766.0)
+        if self.train_hours != 0:
+            _check_number("limits.train_hours", self.train_hours, 0.01, 8766.0)
+
+
+def _check_number(key: str, value: float, least: float, most: float) -> None:
+    # Written so that nan, which TOML has, is refused too.
+    if not least <= value <= most:
+        raise ConfigError(f"{key}: expected a number from {least:g} to {most:g}, got {value:g}")
 
 
 Occasion = Literal["gate failed", "source gone", "training finished", "release promoted"]
@@ -91,6 +126,19 @@ class NotifyConfig:
     def __post_init__(self) -> None:
         if bool(self.block) == bool(self.url_env):
             raise ConfigError("notify: expected one of block and url_env in each")
+        if not self.on:
+            raise ConfigError(
+                f"notify: on: expected at least one of {', '.join(get_args(Occasion))}, got an empty list"
+            )
+        if self.block and not re.fullmatch(r"[a-z0-9-]+/[a-z0-9-]+", self.block):
+            raise ConfigError(
+                f"notify: block: expected type/name, such as webhook/ops, got '{self.block[:80]}'"
+            )
+        # A URL given here by mistake holds a password, so it is not shown.
+        if self.url_env and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.url_env):
+            raise ConfigError(
+                "notify: url_env: expected the name of an environment variable, such as OPS_URL, not its value"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,3 +165,13 @@ class Recipe:
     """Hours that a run may take."""
     notify: tuple[NotifyConfig, ...] = ()
     """Whom to tell of what."""
+
+    def __post_init__(self) -> None:
+        seen = []
+        for schedule in self.schedules:
+            if (same := replace(schedule, active=True)) in seen:
+                raise ConfigError(
+                    "schedules: expected each once, got two that say the same: "
+                    f"{schedule.job} {schedule.cron or schedule.rrule or f'every {schedule.every_s:g} s'}"
+                )
+            seen.append(same)

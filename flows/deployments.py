@@ -20,8 +20,9 @@ from prefect.utilities.callables import parameter_schema
 from flows.automations import reconcile_automations
 from flows.config import Recipe, ScheduleConfig
 from flows.corpus import build_corpus
+from flows.recipe import load_recipe
 from flows.releasing import evaluate_release
-from flows.remote import DEPLOYMENT_TAG, fingerprint, read_all
+from flows.remote import DEPLOYMENT_TAG, call, fingerprint, read_all
 from flows.training import train_on_snapshot
 from storage.errors import ConfigError, GristmillError
 from storage.lake import Lake
@@ -122,11 +123,14 @@ def _wanted(lake: Lake, recipes: Mapping[str, Recipe], pool: str) -> dict[str, d
             parameters: dict[str, Any] = {"corpus": _corpus(path, lake)}
             if job.name == "train":
                 parameters["training"] = {"approval": recipe.on_snapshot.approval}
-            schedules = [
-                _schedule(given, {"corpus": _corpus(path, lake, given.overrides)})
-                for given in recipe.schedules
-                if given.job == job.name
-            ]
+            schedules = []
+            for given in recipe.schedules:
+                if given.job == job.name:
+                    if given.overrides:  # a wrong one would fail at night
+                        load_recipe(path, given.overrides)
+                    schedules.append(
+                        _schedule(given, {"corpus": _corpus(path, lake, given.overrides)})
+                    )
             says = f"{job.says.format(corpus)}\n\nRecipe: `{path}`, read at every run. Lake: `{lake.url}`."
             wanted |= _deployment(job, corpus, lake, pool, says, parameters, schedules)
     given = [s for recipe in recipes.values() for s in recipe.schedules if s.job == "maintain"]
@@ -215,7 +219,7 @@ def _ensure_pool(client: SyncPrefectClient, pool: str) -> list[str]:
     found = read_all(client, "/work_pools/filter", {"work_pools": {"name": {"any_": [pool]}}})
     if not found:
         # The worker fills in what a job of it is made of.
-        client.request("POST", "/work_pools/", json={"name": pool, "type": "process"})
+        call(client, "POST", "/work_pools/", {"name": pool, "type": "process"})
         return [f"work pool {pool}: made"]
     if found[0]["type"] != "process":
         raise ConfigError(
@@ -233,10 +237,8 @@ def _bring(
 ) -> tuple[str, list[str]]:
     """Make or change a deployment; its id, and what was done."""
     if found is None:
-        flow = client.request(
-            "POST", "/flows/", json={"name": name.partition("/")[0], "tags": []}
-        ).json()
-        made = client.request("POST", "/deployments/", json=body | {"flow_id": flow["id"]}).json()
+        flow = call(client, "POST", "/flows/", {"name": name.partition("/")[0]})
+        made = call(client, "POST", "/deployments/", body | {"flow_id": flow["id"]})
         return made["id"], [f"{name}: made"]
     if found["version"] == body["version"]:
         return found["id"], []
@@ -266,13 +268,13 @@ def _as_sent(found: dict[str, Any], key: str) -> Any:
         return (found["global_concurrency_limit"] or {}).get("limit")
     if key == "concurrency_options":
         return {"collision_strategy": (found[key] or {}).get("collision_strategy")}
-    if key == "labels":
+    if key == "labels":  # with Prefect's own among them
         return {LAKE_LABEL: found[key].get(LAKE_LABEL)}
     return found[key]
 
 
 def _change(client: SyncPrefectClient, found: dict[str, Any], fields: dict[str, Any]) -> None:
-    client.request("PATCH", f"/deployments/{found['id']}", json=fields)
+    call(client, "PATCH", f"/deployments/{found['id']}", fields)
 
 
 def _change_schedules(
@@ -286,10 +288,10 @@ def _change_schedules(
     new = [here[slug] for slug in here.keys() - there.keys()]
     switched = [s for slug, s in there.items() if s["active"] != here.get(slug, s)["active"]]
     for schedule in gone:
-        client.request("DELETE", f"{path}/{schedule['id']}")
+        call(client, "DELETE", f"{path}/{schedule['id']}")
     for schedule in switched:
         active = not schedule["active"]
-        client.request("PATCH", f"{path}/{schedule['id']}", json={"active": active})
+        call(client, "PATCH", f"{path}/{schedule['id']}", {"active": active})
     if new:
-        client.request("POST", f"/deployments/{found['id']}/schedules", json=new)
+        call(client, "POST", path, new)
     return bool(gone or switched or new)

@@ -2,12 +2,19 @@
 
 import json
 from hashlib import blake2b
-from typing import Any
+from typing import Any, cast
 
 from prefect.client.orchestration import SyncPrefectClient
 
 DEPLOYMENT_TAG = "gristmill"
 """On every deployment and automation that is ours, and so on every flow run."""
+
+
+def call(client: SyncPrefectClient, method: Any, path: str, body: Any = None) -> Any:
+    """One request and its JSON answer, if it has one. Raises httpx.HTTPError."""
+    # Any: the client's type lists routes before their ids are filled in.
+    answer = client.request(method, cast(Any, path), json=body)
+    return answer.json() if answer.content else None
 
 
 def read_all(
@@ -16,8 +23,7 @@ def read_all(
     """Every page of a filter."""
     rows: list[dict[str, Any]] = []
     while True:
-        page = client.request("POST", path, json={**question, "limit": 200, "offset": len(rows)})
-        found = page.json()
+        found = call(client, "POST", path, {**question, "limit": 200, "offset": len(rows)})
         rows += found
         if len(found) < 200:
             return rows
