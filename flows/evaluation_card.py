@@ -81,16 +81,16 @@ def _picture(new: Row, old: Row) -> str:
         for name in _ranked(new)[:MAX_DOMAINS]
     ]
     words = "bits per byte of each domain: this model, the release before it, a unigram model; less is better"
-    legend = [("kept", "this model")]
+    legend = [("dot kept", "this model")]
     if old:
-        legend = [("kept", "better"), ("dropped", "worse"), ("ring", "former release")]
+        legend = [("dot kept", "better"), ("dot dropped", "worse"), ("ring", "former release")]
     panel = Panel(picture=charts.changes(rows, "Bits per byte"), left=120, right=56)
     drawn = sheet(
         [panel],
         title="Bits per byte",
         description=words,
         width=PICTURE_WIDTH,
-        legend=[*legend, ("none", "unigram model")],
+        legend=[*legend, ("mark", "unigram model")],
     )
     return image(drawn, words)
 

@@ -7,7 +7,7 @@ from typing import Literal
 from flows.markdown import PICTURE_WIDTH, image, page, plain
 from pipeline import charts
 from pipeline.charts import Track
-from pipeline.display import clip, duration, number, plural, short, size
+from pipeline.display import clip, duration, number, plural, size
 from pipeline.svg import Panel, sheet
 
 State = Literal["waiting", "running", "done", "failed"]
@@ -105,4 +105,4 @@ def _rate(stage: StageProgress) -> str:
     a_second = stage.done / stage.seconds
     if stage.unit == "bytes":
         return f"{size(a_second)}/s"
-    return f"{short(a_second)}/s" if a_second >= 1 else f"{short(60 * a_second)}/min"
+    return f"{number(a_second)}/s" if a_second >= 1 else f"{number(60 * a_second)}/min"

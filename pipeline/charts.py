@@ -259,19 +259,15 @@ def lines(
 
 
 def thin(points: Sequence[Point], most: int = 600) -> list[Point]:
-    """Leave at most `most` points, keeping the lowest and the highest of each stretch, so that no spike is lost."""
+    """Leave at most `most` (4 or more) points: the ends, and the lowest and highest of each stretch, so no spike is lost."""
     if len(points) <= most:
         return list(points)
-    stretch = math.ceil(len(points) / (most // 2))
-    kept: list[Point] = []
+    stretch = math.ceil(len(points) / ((most - 2) // 2))
+    kept = {0, len(points) - 1}
     for start in range(0, len(points), stretch):
-        part = points[start : start + stretch]
-        ends = {
-            part.index(min(part, key=lambda p: p[1])),
-            part.index(max(part, key=lambda p: p[1])),
-        }
-        kept += [part[i] for i in sorted(ends)]
-    return kept
+        part = range(start, min(start + stretch, len(points)))
+        kept |= {min(part, key=lambda i: points[i][1]), max(part, key=lambda i: points[i][1])}
+    return [points[i] for i in sorted(kept)]
 
 
 def smooth(points: Sequence[Point], share: float = 0.05) -> list[Point]:

@@ -67,7 +67,7 @@ def sheet(
 ) -> Markup:
     """A picture that stands alone: panels in columns, below them the legend of (look, words).
 
-    A look is the class of an area, or "curve ..." for a line. Empty if there are no panels with a picture in them.
+    A look is the class of an area, "curve ..." for a line, "dot ...", "ring" or "mark" for a point. Empty if there are no panels with a picture in them.
     """
     shown = [panel for panel in panels if panel.picture]
     if not shown:
@@ -111,6 +111,10 @@ def _placed(panel: Panel, x: float, y: float, width: float, headed: int) -> Mark
 def _swatch(look: str, x: float, y: float) -> Markup:
     if look.startswith("curve"):
         return tag("line", x1=x, x2=x + 16, y1=y + 5, y2=y + 5, class_=look)
+    if look == "mark":
+        return tag("line", x1=x + 9, x2=x + 9, y1=y - 1, y2=y + 11, class_=look)
+    if look == "ring" or look.startswith("dot"):
+        return tag("circle", cx=x + 9, cy=y + 5, r=5, class_=look)
     return tag("rect", x=x + 4, y=y, width=10, height=10, rx=2, class_=look)
 
 
