@@ -23,7 +23,7 @@ class ScheduleConfig:
     cron: str = ""
     """Five cron fields (minute hour day month weekday), in `timezone`."""
     every_s: float = 0.0
-    """Seconds from one start to the next."""
+    """Seconds from one start to the next, at least 15; counted from midnight of a 1 January in `timezone`."""
     rrule: str = ""
     """A recurrence rule of RFC 5545, such as FREQ=WEEKLY;BYDAY=SU;BYHOUR=4, in `timezone`."""
     timezone: str = "UTC"
@@ -121,7 +121,8 @@ class NotifyConfig:
     block: str = ""
     """A Prefect block that knows the address, as type/name: webhook/ops, email/team, slack-webhook/data."""
     url_env: str = ""
-    """Instead of a block: environment variable of `gristmill up` with https://... or smtp://user:password@host:port/?to=..."""
+    """Instead of a block: environment variable of `gristmill up` with https://..., which gets JSON, or
+    smtp://user:password@host:587/?to=you@example.org (STARTTLS), or smtps://... (TLS)."""
 
     def __post_init__(self) -> None:
         if bool(self.block) == bool(self.url_env):

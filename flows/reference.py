@@ -10,7 +10,13 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
-from flows.config import ScheduleConfig
+from flows.config import (
+    LimitsConfig,
+    NotifyConfig,
+    OnSnapshotConfig,
+    ReleaseConfig,
+    ScheduleConfig,
+)
 from model.config import TrainConfig
 from pipeline.build import BuildConfig
 from pipeline.readers import SourceConfig
@@ -20,6 +26,30 @@ _INTRODUCTION = """\
 
 A recipe is one TOML file. It says only what differs from the defaults below; an unknown key is refused with a
 suggestion. `--set dedup.threshold=0.8` overrides one key for one command. Made by `python -m flows.reference`.
+"""
+
+_SITE = """\
+## A site
+
+What follows is for `gristmill up`: single commands do not read it. Double brackets stand for one or more sections.
+
+```toml
+[[schedules]]                          # build at two in the morning in Berlin, summer and winter
+cron = "0 2 * * *"
+timezone = "Europe/Berlin"
+
+[[schedules]]                          # look after the lake on the first of each month, not every Sunday at four
+job = "maintain"
+rrule = "FREQ=MONTHLY;BYMONTHDAY=1;BYHOUR=4"
+
+[[notify]]                             # a variable of `gristmill up`, with https://... or smtp://...
+on = ["gate failed", "source gone"]
+url_env = "OPS_URL"
+
+[[notify]]                             # a block made in Prefect's UI
+on = ["release promoted"]
+block = "slack-webhook/data"
+```
 """
 
 
@@ -37,7 +67,12 @@ def reference() -> str:
         _table("[[sources]]", SourceConfig),
         *(table for name, section in sections.items() for table in _tables(name, section)),
         _table("[train]", TrainConfig),
-        _table("[schedule]", ScheduleConfig),
+        _SITE,
+        _table("[[schedules]]", ScheduleConfig),
+        _table("[on_snapshot]", OnSnapshotConfig),
+        _table("[release]", ReleaseConfig),
+        _table("[limits]", LimitsConfig),
+        _table("[[notify]]", NotifyConfig),
     ]
     return "\n".join(parts)
 
