@@ -67,29 +67,30 @@ def _train(corpus: Corpus, training: Training, effort: Effort) -> dict[str, Any]
     recipe = load_recipe(corpus.recipe, corpus.overrides)
     lake = Lake.open(corpus.lake)
     snapshot = _pick_snapshot(lake, recipe, training)
-    is_automatic = training.run is None and training.if_newer == "take the newer"
-    if training.approval == "ask":
-        why_not = _why_declined(snapshot, recipe)
-    else:
-        why_not = (read_claim(snapshot) or {}).get("declined") if is_automatic else None
-    if why_not is not None:
-        message = (
-            f"{snapshot.ref}: declined ({why_not}), so nothing trains on it by itself; to train on it all the same, "
-            "start this flow with that snapshot, if_newer 'keep to this' and approval 'none'"
-        )
-        return {"run": None, "snapshot": snapshot.ref, "declined": message}
-    if training.run is not None:
-        run = training.run
-    else:
-        run = pick_run(
+    if training.approval == "ask" and (why_not := _why_declined(snapshot, recipe)) is not None:
+        return _declined(snapshot, why_not)
+    run = training.run
+    if run is None:
+        found = pick_run(
             snapshot,
             recipe.train,
-            is_automatic=is_automatic,
+            is_automatic=training.if_newer == "take the newer",
             has_overrides=bool(corpus.overrides),
-        )["run"]
+        )
+        if found["run"] is None:
+            return _declined(snapshot, found["declined"])
+        run = found["run"]
     hours = effort.timeout_hours or recipe.limits.train_hours
     with deadline(hours, f"training run '{run}'"):
         return _train_and_tell(corpus, effort, lake, snapshot, run)
+
+
+def _declined(snapshot: Snapshot, why: str) -> dict[str, Any]:
+    message = (
+        f"{snapshot.ref}: declined ({why}), so nothing trains on it by itself; to train on it all the same, "
+        "start this flow with that snapshot, if_newer 'keep to this' and approval 'none'"
+    )
+    return {"run": None, "snapshot": snapshot.ref, "declined": message}
 
 
 def _pick_snapshot(lake: Lake, recipe: Recipe, training: Training) -> Snapshot:
