@@ -5,15 +5,13 @@ run repeats at most one shard's work.
 """
 
 import json
+import logging
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 from prefect import flow, get_run_logger, runtime
-from prefect.client.orchestration import get_client
-from prefect.exceptions import PrefectException
 
 from flows import events
 from flows.artifacts import card_key, publish_card
@@ -26,7 +24,7 @@ from flows.parameters import Corpus, Effort
 from flows.recipe import find_recipe, load_recipe
 from flows.report import read_rejects
 from flows.results import build_document, build_sentence
-from flows.states import Quarantined, end_state
+from flows.states import Quarantined, end_state, rename_run
 from flows.watch import BuildWatch, show_logs
 from pipeline.build import BuildResult, build
 from pipeline.display import number
@@ -74,18 +72,19 @@ def _build(corpus: Corpus, effort: Effort) -> dict[str, Any]:
                 run_stage=watch.run_stage,
                 progress=watch.progress,
             )
+            level = logging.WARNING if result.status == "quarantined" else logging.INFO
             for note in result.notes:
-                get_run_logger().info(note)
+                get_run_logger().log(level, note)
             _announce(lake, corpus.recipe, result)
     except GristmillError as error:
         if isinstance(error, SourceGoneError):
             _announce_gone(lake, corpus.recipe, name, error)
-        _rename(f"{name} {datetime.now(UTC):%Y-%m-%d} {_what_failed(error)}")
+        rename_run(f"{name} {datetime.now(UTC):%Y-%m-%d} {_what_failed(error)}")
         raise
     if result.status == "unchanged":
-        _rename(f"{name} {datetime.now(UTC):%Y-%m-%d} nothing new")
+        rename_run(f"{name} {datetime.now(UTC):%Y-%m-%d} nothing new")
     else:
-        _rename(f"{result.snapshot} {result.status}")
+        rename_run(f"{result.snapshot} {result.status}")
     if result.status == "quarantined":
         raise Quarantined(_why_quarantined(result.manifest), build_document(result))
     return build_document(result)
@@ -95,15 +94,6 @@ def _what_failed(error: GristmillError) -> str:
     if isinstance(error, SourceGoneError):
         return "source gone"
     return "out of time" if isinstance(error, OutOfTime) else "failed"
-
-
-def _rename(name: str) -> None:
-    """Let the run's name say what happened. It is for people only, so no trouble with it is any."""
-    try:
-        with get_client(sync_client=True) as client:
-            client.update_flow_run(runtime.flow_run.id, name=name)
-    except (httpx.HTTPError, OSError, PrefectException) as error:
-        get_run_logger().warning(f"the run could not be renamed to '{name}': {error}")
 
 
 # --- what follows a snapshot -------------------------------------------------------------------

@@ -7,10 +7,14 @@ the flow's caller gets the exception all the same.
 from collections.abc import Callable
 from typing import Any
 
+import httpx
+from prefect import get_run_logger, runtime
+from prefect.client.orchestration import get_client
+from prefect.exceptions import PrefectException
 from prefect.states import Completed, Failed
 
 from flows.deadline import TimeIsUp
-from storage.errors import GateError, GristmillError, OutOfTime, SourceGoneError
+from storage.errors import CorruptError, GateError, GristmillError, OutOfTime, SourceGoneError
 
 
 class Quarantined(GateError):
@@ -30,6 +34,7 @@ _NAMES: dict[type[GristmillError], str] = {
     Quarantined: "Quarantined",
     Refused: "Refused",
     SourceGoneError: "Source gone",
+    CorruptError: "Damaged",
 }
 """What the state of a failed run is called; "Failed" where the message says all."""
 
@@ -52,3 +57,12 @@ def end_state(
         error = OutOfTime("interrupted at the run's limit of hours; what is finished is kept")
         return Failed(name=_NAMES[OutOfTime], message=str(error), data=error)
     return Completed(name=name(result) or "Completed", message=sentence(result), data=result)
+
+
+def rename_run(name: str) -> None:
+    """Let the flow run's name say what happened. It is for people only, so trouble with it is no trouble."""
+    try:
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(runtime.flow_run.id, name=name)
+    except (httpx.HTTPError, OSError, PrefectException) as error:
+        get_run_logger().warning(f"the run could not be renamed to '{name}': {error}")

@@ -124,6 +124,7 @@ class BuildWatch:
                 if state.state != "done":
                     state.end("failed")
                 self._close_range()
+                self._lines.close()
             return counts
 
         try:
@@ -132,12 +133,12 @@ class BuildWatch:
             )
         finally:
             if state.state == "failed" or stage is STAGES[-1]:
-                self._lines.close()
                 self._publish()
 
     def progress(self, stage: str, done: int, total: int | None, unit: str, /) -> None:
         """Take note of how far the stage at work is; tells of it now and then, and at the borders of a range."""
-        self._lines(stage, done, total, unit)
+        if total != 1:  # one step has no middle to tell of
+            self._lines(stage, done, total, unit)
         state = self._now
         assert state is not None, "progress comes from within a stage"
         is_first = state.total is None
@@ -174,9 +175,8 @@ class BuildWatch:
     def _publish(self) -> None:
         stages = [stage.shown() for stage in self._stages.values()]
         card = progress_card(f"Building {self._corpus}", stages, time.monotonic() - self._began)
-        publish_card(
-            self._lake, card_key("progress", self._corpus), card, f"{self._corpus}: how far it is"
-        )
+        key, description = card_key("progress", self._corpus), f"{self._corpus}: how far it is"
+        publish_card(self._lake, key, card, description, is_refresh=True)
 
 
 class _StageState:

@@ -170,15 +170,24 @@ def run_hash(lake: Lake, run: str) -> str:
 
 
 def verify_runs(lake: Lake) -> list[str]:
-    """What is wrong with the checkpoints of all runs, in words; reads each file once."""
-    problems = []
-    for run in lake.list_folders("runs"):
-        for step in checkpoint_steps(lake, run):
-            try:
-                load_checkpoint(lake, run, step)
-            except CorruptError as error:
-                problems.append(str(error))
-    return problems
+    """What is wrong with the checkpoints of all runs, in words; reads each file once.
+
+    Training may go on meanwhile: a checkpoint that it removes or replaces while it is read is not damaged.
+    """
+    steps = [(run, s) for run in lake.list_folders("runs") for s in checkpoint_steps(lake, run)]
+    # Looked at twice, because what training replaces is half there for a moment.
+    problems = (_damage(lake, run, step) and _damage(lake, run, step) for run, step in steps)
+    return [problem for problem in problems if problem]
+
+
+def _damage(lake: Lake, run: str, step: int) -> str:
+    """What is wrong with a checkpoint; nothing, if it is there no more."""
+    try:
+        load_checkpoint(lake, run, step)
+    except (CorruptError, NotFoundError) as error:
+        is_there = lake.exists(f"{checkpoint_folder(run, step)}/state.json")
+        return str(error) if is_there else ""
+    return ""
 
 
 def _read_record(lake: Lake, run: str, step: int) -> dict[str, Any]:
