@@ -74,7 +74,7 @@ def stop_site(output: Output, location: str, *, timeout_s: float) -> None:
         raise NotFoundError(f"{lake}: expected a running site, found none; nothing to stop")
     with suppress(ProcessLookupError):
         os.kill(found["pid"], signal.SIGTERM)
-    while _running(lake) is not None:
+    while lake.lock_holder(LOCK) or _exists(found["pid"]):
         if time.monotonic() - start > timeout_s:
             raise GristmillError(
                 f"the site (pid {found['pid']}) has not ended within {timeout_s:.0f} s: it waits for running work; "
@@ -86,6 +86,14 @@ def stop_site(output: Output, location: str, *, timeout_s: float) -> None:
         document,
         lambda console: console.print(f"stopped after {duration(document['seconds'])}"),
     )
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, PermissionError):  # gone; or, its number given away, somebody else's
+        return False
+    return True
 
 
 def show_status(output: Output, location: str) -> None:
