@@ -54,9 +54,9 @@ def deadline(hours: float | None, what: str, *, grace_s: float = GRACE_S) -> Ite
     )
     try:
         yield
-    except BaseException as error:
+    except BaseException:
         # Whatever the interruption broke on its way out (a pool without workers, say), this is why.
-        if is_up and not isinstance(error, OutOfTime):
+        if is_up:
             raise OutOfTime(
                 f"{what}: stopped after {duration(hours * 3600)}, the limit that it was given; finished work is kept, "
                 "and the next run goes on"
