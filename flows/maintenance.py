@@ -4,6 +4,7 @@ A build or a training at work is not disturbed: it holds locks, and what it writ
 """
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +14,8 @@ from flows.deadline import deadline
 from flows.parameters import Effort, Maintenance
 from flows.progress import LineProgress
 from flows.states import end_state, rename_run
-from flows.watch import run_as_task, show_logs
+from flows.steps import RETRY_DELAYS_S, step
+from flows.watch import show_logs
 from model.records import read_object
 from pipeline.display import plural, size
 from storage.catalog import gc, verify
@@ -53,18 +55,11 @@ def _maintain(lake: Lake, maintenance: Maintenance, effort: Effort) -> dict[str,
     try:
         with deadline(effort.timeout_hours, f"looking after {lake}"):
             if maintenance.verify:
-                done |= run_as_task("verify", "Read and verify", lambda: _verify(lake), _sentence)
+                done |= _step("Read and verify", lambda: _verify(lake))
             # Only in a sound lake: what nothing needs may be of use for a repair.
             if maintenance.collect:
-                done |= run_as_task(
-                    "collect",
-                    "Remove what nothing needs",
-                    lambda: _collect(lake, min_age_s),
-                    _sentence,
-                )
-                done |= run_as_task(
-                    "trim", "Trim the records of events", lambda: _trim(lake), _sentence
-                )
+                done |= _step("Remove what nothing needs", lambda: _collect(lake, min_age_s))
+                done |= _step("Trim the records of events", lambda: _trim(lake))
     except GristmillError as error:
         is_damaged = isinstance(error, CorruptError)
         what = (
@@ -74,6 +69,10 @@ def _maintain(lake: Lake, maintenance: Maintenance, effort: Effort) -> dict[str,
         raise
     rename_run(f"{today} {_sentence(done)}")
     return done
+
+
+def _step(title: str, body: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    return step(title, body, _sentence, retry_delays_s=RETRY_DELAYS_S)
 
 
 def _verify(lake: Lake) -> dict[str, Any]:

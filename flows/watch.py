@@ -4,7 +4,6 @@ All of it follows the two things that `pipeline.build` tells, the stage that beg
 the work is cut up no differently than without Prefect.
 """
 
-import errno
 import logging
 import time
 from collections.abc import Callable
@@ -20,10 +19,9 @@ from prefect.states import Cancelled, Completed
 from flows.artifacts import PROGRESS_S, Throttle, card_key, publish_card
 from flows.progress import LineProgress
 from flows.progress_card import StageProgress, State, progress_card
-from flows.states import end_state
+from flows.steps import RETRY_DELAYS_S, step
 from pipeline.build import STAGES, Stage
 from pipeline.display import counts_in_words
-from storage.errors import BusyError, ConflictError, CorruptError, LakeError
 from storage.lake import Lake
 
 PACKAGES = ("storage", "pipeline", "model")
@@ -34,66 +32,11 @@ MAX_RANGES = 16
 RANGE_SHARDS = 4
 """Least shards in a range; a stage of less than two such ranges has its shards in its own name instead."""
 
-RETRY_DELAYS_S = (10.0, 30.0, 90.0)
-"""Seconds before a stage is tried again, each made longer or shorter by chance: a full disk, a bucket out of reach."""
-
-_FOR_GOOD = frozenset(
-    {
-        errno.EACCES,
-        errno.EPERM,
-        errno.EROFS,
-        errno.ENOTDIR,
-        errno.EISDIR,
-        errno.ENAMETOOLONG,
-        errno.EOPNOTSUPP,
-    }
-)
-"""What a disk refuses will not be otherwise in a minute."""
-
 
 def show_logs(detail: Literal["normal", "detailed"]) -> None:
     """Let the log lines of the pure packages pass; where to is up to Prefect's settings, which set no level."""
     for package in PACKAGES:
         logging.getLogger(package).setLevel(logging.DEBUG if detail == "detailed" else logging.INFO)
-
-
-def run_as_task(
-    name: str,
-    title: str,
-    body: Callable[[], dict[str, Any]],
-    sentence: Callable[[dict[str, Any]], str],
-    retry_delays_s: tuple[float, ...] = RETRY_DELAYS_S,
-) -> dict[str, Any]:
-    """Run idempotent work as a Prefect task that takes nothing, and return its result or raise its error.
-
-    It is tried again after what may pass by itself (`is_transient`), never after wrong input.
-    """
-    # No cache and no stored result: the lake knows what is done, and better than Prefect's database.
-    as_task = task(
-        name=name,
-        task_run_name=title,
-        cache_policy=NO_CACHE,
-        persist_result=False,
-        retries=len(retry_delays_s),
-        retry_delay_seconds=list(retry_delays_s),
-        retry_jitter_factor=0.5,
-        retry_condition_fn=_may_be_tried_again,
-    )
-    # Asked for as a state, because a Failed one that a task returns is not raised by itself.
-    return as_task(lambda: end_state(body, sentence))(return_state=True).result()
-
-
-def is_transient(error: object) -> bool:
-    """Whether the same work may succeed in a minute: trouble of network or disk, not of input and not of rights."""
-    if isinstance(error, CorruptError | ConflictError | BusyError):
-        return False
-    cause = error.__cause__ if isinstance(error, LakeError) else error
-    is_for_good = isinstance(cause, OSError) and cause.errno in _FOR_GOOD
-    return isinstance(error, LakeError | OSError) and not is_for_good
-
-
-def _may_be_tried_again(_task: Any, _run: Any, state: Any) -> bool:
-    return is_transient(state.data)
 
 
 class BuildWatch:
@@ -128,8 +71,12 @@ class BuildWatch:
             return counts
 
         try:
-            return run_as_task(
-                stage.name, stage.title, run_and_show, counts_in_words, self._retry_delays_s
+            return step(
+                stage.title,
+                run_and_show,
+                counts_in_words,
+                name=stage.name,
+                retry_delays_s=self._retry_delays_s,
             )
         finally:
             if state.state == "failed" or stage is STAGES[-1]:
