@@ -15,6 +15,7 @@ from prefect.client.orchestration import get_client
 from prefect.exceptions import MissingContextError, PrefectException
 from prefect.logging import get_logger, get_run_logger
 from prefect.runtime import flow_run, task_run
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from storage.lake import Lake
 
@@ -23,6 +24,9 @@ CARD_S = 30.0
 PROGRESS_S = 10.0
 """Least time between two refreshes of a progress card."""
 
+_TIMEOUT_S = 10.0
+_WAITS_S = (1, 2, 4, 8, 16, 30)
+"""Between attempts to show a last card. The client's own retries are off: they hold up a build that has long gone on."""
 _SHARE = 0.02
 """Of the time run so far, the least time between two refreshes: a night of eight hours costs about 200."""
 
@@ -35,27 +39,45 @@ def card_key(kind: Kind, corpus: str) -> str:
 
 
 def publish_card(
-    lake: Lake, key: str, markdown: str, description: str, path: str | None = None
+    lake: Lake,
+    key: str,
+    markdown: str,
+    description: str,
+    path: str | None = None,
+    *,
+    is_refresh: bool = False,
 ) -> None:
     """Write a card to `path` in the lake, and show it in Prefect under `key`, in place of this flow run's earlier one.
 
-    Raises LakeError as every writing does. That Prefect does not take it is logged: it ends no work, and the next
-    refresh shows all that this one would have.
+    Raises LakeError as every writing does. A server that does not take it is asked again for about a minute, after
+    which that is logged: it ends no work. With `is_refresh` a later card will follow this one, so it is asked once.
     """
     if path is not None:
         lake.write_bytes(path, markdown.encode())
-    try:
-        _show(key, markdown, description)
-    except (httpx.HTTPError, OSError, PrefectException) as error:
-        _logger().warning(
-            f"{key}: the Prefect server did not take the card ({type(error).__name__}: {error}); "
-            + (f"it is in the lake as {path}" if path else "the next one is tried again")
-        )
+    waits_s = () if is_refresh else _WAITS_S
+    for wait_s in (*waits_s, None):
+        try:
+            with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+                _show(key, markdown, description)
+        except (httpx.HTTPError, OSError, PrefectException) as error:
+            if wait_s is not None and not _is_refusal(error):
+                time.sleep(wait_s)
+                continue
+            _logger().warning(
+                f"{key}: the Prefect server did not take the card ({type(error).__name__}: {error}); "
+                + (f"it is in the lake as {path}" if path else "the next one is tried again")
+            )
+        return
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the server answered that it never will, so that there is no use in asking again."""
+    return isinstance(error, httpx.HTTPStatusError) and error.response.status_code < 500
 
 
 def _show(key: str, markdown: str, description: str) -> None:
     made_by = flow_run.get_id()
-    with get_client(sync_client=True) as client:
+    with get_client(sync_client=True, httpx_settings={"timeout": _TIMEOUT_S}) as client:
         body: dict[str, Any] = {"data": markdown, "description": description}
         if (known := _artifact(client, key, made_by)) is not None:
             client.request("PATCH", "/artifacts/{id}", path_params={"id": known}, json=body)

@@ -43,8 +43,7 @@ def plain(text: object) -> str:
 
 
 # html.escape has done <, > and &, and its "&lt;" must stay, so neither & nor ; is here, and one pass is a must for #.
-# An @ or a point between letters would become a link in GitHub's markdown; so would www, which needs its points.
-_MARKDOWN = {ord(character): f"&#{ord(character)};" for character in "\\`*_[](){}|~#!:@"}
+_MARKDOWN = {ord(character): f"&#{ord(character)};" for character in "\\`*_[](){}|~#!:"}
 
 
 def code(text: str, characters: int) -> str:

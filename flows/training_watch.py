@@ -8,13 +8,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from typing import Any, Literal
 
 from flows.artifacts import CARD_S, Throttle, card_key, publish_card
 from flows.report import read_run
 from flows.training_card import TrainingStatus, training_card
+from storage.errors import LakeError
 from storage.lake import Lake
 from storage.snapshot import Snapshot
 
@@ -33,7 +34,8 @@ def watch_training(lake: Lake, run: str, snapshot: Snapshot) -> Iterator["Traini
         throttle = Throttle(CARD_S)
         while not is_over.wait(0.5):
             if watch.has_news and throttle.is_due():
-                watch.publish("training")
+                with suppress(LakeError):  # the training's own next write says it better
+                    watch.publish("training")
 
     # A copy of the context, so that the card belongs to this flow run there, too.
     thread = threading.Thread(target=copy_context().run, args=(keep_publishing,), daemon=True)
@@ -134,4 +136,5 @@ class TrainingWatch:
             training_card(self.status(state)),
             f"{self.run}: {state}",
             f"runs/{self.run}/card.md",
+            is_refresh=state in ("training", "stopped"),
         )
