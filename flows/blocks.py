@@ -9,6 +9,7 @@ import asyncio
 import smtplib
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from typing import Any
@@ -18,7 +19,7 @@ from prefect.blocks.abstract import NotificationBlock, NotificationError
 from prefect.blocks.webhook import Webhook
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.types import SecretDict
-from pydantic import Field, SecretStr, field_validator
+from pydantic import ConfigDict, Field, SecretStr, field_validator
 
 from flows.remote import call, fingerprint, read_all
 from storage.errors import ConfigError
@@ -35,6 +36,8 @@ class Email(NotificationBlock):
 
     _block_type_name = "Email"
     _block_type_slug = "email"
+    # What was typed in the UI is checked when it is used, and its error stands in an event.
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     url: SecretStr = Field(
         default=...,
@@ -49,7 +52,7 @@ class Email(NotificationBlock):
     @field_validator("url")
     @classmethod
     def _is_mail_url(cls, url: SecretStr) -> SecretStr:
-        if not _is_smtp(urlsplit(url.get_secret_value())):
+        if not _is_smtp(url.get_secret_value()):
             raise ValueError(f"expected {URL_FORMS.rpartition(' ')[2]}")
         return url
 
@@ -61,10 +64,12 @@ class Email(NotificationBlock):
             raise NotificationError(f"{type(error).__name__}: {error}") from None
 
 
-def _is_smtp(url: SplitResult) -> bool:
+def _is_smtp(text: str) -> bool:
     try:
-        return url.scheme in ("smtp", "smtps") and bool(url.hostname) and bool(_receivers(url))
-    except ValueError:  # a port that is no number
+        url = urlsplit(text)
+        is_mail = url.scheme in ("smtp", "smtps") and url.port != 0
+        return is_mail and bool(url.hostname) and bool(_receivers(url))
+    except ValueError:  # a port that is no number, half an address
         return False
 
 
@@ -108,14 +113,12 @@ _JSON = {"Content-Type": "application/json"}
 
 def block_of_url(url: str) -> Webhook | Email:
     """The block that sends to a URL. Raises ConfigError, which does not show it, if it can be none."""
-    try:
+    if _is_smtp(url):
+        return Email(url=SecretStr(url))
+    with suppress(ValueError):
         parts = urlsplit(url)
-        if parts.scheme in ("http", "https") and parts.hostname:
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
             return Webhook(url=SecretStr(url), headers=SecretDict(_JSON))
-        if _is_smtp(parts):
-            return Email(url=SecretStr(url))
-    except ValueError:
-        pass
     raise ConfigError(
         f"expected {URL_FORMS}, got something else (not shown: it may hold a password)"
     )
