@@ -152,8 +152,8 @@ class Site:
             ["prefect", "server", "start", "--host", options.host, "--port", str(options.port)],
             self.folder,
         )
-        worker = f"{socket.gethostname()}-{os.getpid()}"
-        pool = ["--pool", self.pool, "--type", "process", "--name", worker]
+        # The same name each time: the UI shows one worker, not one for each start.
+        pool = ["--pool", self.pool, "--type", "process", "--name", socket.gethostname()]
         self.worker = Program("worker", ["prefect", "worker", "start", *pool], self.folder)
         self.database: tuple[int, int] | None = None
         self.is_new_server = False
@@ -180,8 +180,9 @@ class Site:
         if not self.foreign_url:
             self._start_server()
         self._deploy()
+        began = datetime.now(UTC)
         self.worker.start()
-        self._wait(self._worker_is_online, self.worker, 60)
+        self._wait(lambda: self._worker_is_online(began), self.worker, 60)
 
     def build_now(self) -> None:
         """Start a build of every recipe, over and above the schedules."""
@@ -279,11 +280,13 @@ class Site:
                 )
             time.sleep(0.1)
 
-    def _worker_is_online(self) -> bool:
-        name = self.worker.arguments[-1]
+    def _worker_is_online(self, since: datetime) -> bool:
         with _client() as client:
             workers = ask(client, f"/work_pools/{self.pool}/workers/filter")
-        return any(row["name"] == name and row["status"] == "ONLINE" for row in workers)
+        seen = (
+            row["last_heartbeat_time"] for row in workers if row["name"] == socket.gethostname()
+        )
+        return any(datetime.fromisoformat(moment) >= since for moment in seen)
 
     def _keep_running(self) -> None:
         programs = (self.worker,) if self.foreign_url else (self.server, self.worker)
