@@ -1,9 +1,5 @@
-"""Both flows on a real Prefect server, started once: same snapshot as without it, stages, event, card, clean stops."""
+"""build-corpus on a real Prefect server: the same snapshot as without it, and what a watcher is told of it."""
 
-import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,24 +7,55 @@ from typing import Any
 import pytest
 
 from pipeline.build import STAGES
-from storage.errors import BusyError, GristmillError
+from storage.lake import Lake
 
-from .conftest import TINY_MODEL
-from .prefect_api import ask, events, wait_until
+from .conftest import write_corpus
+from .prefect_api import ask, wait_until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(300)]
 
 Command = Callable[..., Any]
+Environment = dict[str, str]
+
+
+def newest_run(environment: Environment) -> dict[str, Any]:
+    """The flow run that began last."""
+    [run] = ask(environment, "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})
+    return run
+
+
+def artifacts(environment: Environment, run: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """What a flow run has put under a key."""
+    wanted = {"flow_run_id": {"any_": [run["id"]]}, "key": {"any_": [key]}}
+    return ask(environment, "artifacts/filter", {"artifacts": wanted})
+
+
+def events_of(environment: Environment, lake: Path, least: int) -> list[dict[str, Any]]:
+    """Our events about a lake, newest first; waited for, because the server stores them in the background."""
+    resource = {"labels": {"gristmill.lake": [str(lake)]}}
+    question = {"filter": {"event": {"prefix": ["gristmill."]}, "resource": resource}, "limit": 50}
+
+    def look() -> list[dict[str, Any]]:
+        return ask(environment, "events/filter", question)["events"]
+
+    wait_until(lambda: len(look()) >= least, 15, f"{least} events")
+    return look()
+
+
+def add_text(recipe: Path, name: str) -> None:
+    """One more document in the corpus."""
+    words = "A new morning came over the hills and nobody in the village had expected it so soon"
+    (recipe.parent / "prose" / name).write_text(f"{words}, as {name} tells.\n\n" * 8)
 
 
 def test_build_through_prefect_equals_the_direct_one(
-    prefect_environment: dict[str, str],
+    prefect_environment: Environment,
     gristmill: Command,
     gristmill_process: Command,
     tiny_recipe: Path,
     tmp_path: Path,
 ) -> None:
-    """A task for each stage, one event, one card; and nothing of it a second time."""
+    """A task for each stage, one event, a data card here and in the lake; and nothing of it a second time."""
     lake = tmp_path / "lake"
     arguments = ("build", tiny_recipe, "--lake", lake, "--workers", 1, "--json")
     # Not asked for by --flow: the server answers, so it is used.
@@ -39,30 +66,140 @@ def test_build_through_prefect_equals_the_direct_one(
     )
     assert {**built.json, "seconds": 0} == {**direct.json, "seconds": 0}
 
-    [flow_run] = ask(prefect_environment, "flow_runs/filter", {})
-    assert flow_run["state_type"] == "COMPLETED"
-    tasks = ask(prefect_environment, "task_runs/filter", {"sort": "EXPECTED_START_TIME_ASC"})
+    run = newest_run(prefect_environment)
+    assert (run["state_type"], run["state_name"]) == ("COMPLETED", "Promoted")
+    assert run["name"] == "tiny@1 promoted"
+    assert "48 of 49 documents kept" in run["state"]["message"]
+    question = {"flow_runs": {"id": {"any_": [run["id"]]}}}
+    tasks = ask(prefect_environment, "task_runs/filter", question)
     assert sorted(task["name"] for task in tasks) == sorted(stage.title for stage in STAGES)
     assert {task["state_type"] for task in tasks} == {"COMPLETED"}
 
-    [event] = events(prefect_environment, 1)
+    [event] = events_of(prefect_environment, lake, 1)
     assert event["event"] == "gristmill.snapshot.promoted"
     assert event["resource"]["prefect.resource.id"] == "gristmill.snapshot.tiny"
     assert event["payload"]["snapshot"] == "tiny@1"
     assert event["payload"]["hash"] == built.json["hash"]
+    assert event["payload"]["documents"] == 48
 
-    [card] = ask(prefect_environment, "artifacts/filter", {})
-    assert (card["key"], card["type"]) == ("corpus-card-tiny", "markdown")
+    [card] = artifacts(prefect_environment, run, "corpus-card-tiny")
     assert "48** of 49 documents kept" in card["data"]
+    assert (lake / "corpora/tiny/reports/000001.md").read_text() == card["data"]
+    [progress] = artifacts(prefect_environment, run, "progress-tiny")
+    assert f"{len(STAGES)} of {len(STAGES)} stages done" in progress["data"]
 
     again = gristmill_process(*arguments, "--flow", **prefect_environment)
     assert again.json["status"] == "unchanged"
-    assert len(events(prefect_environment, 1)) == 1
-    assert len(ask(prefect_environment, "artifacts/filter", {})) == 1
+    run = newest_run(prefect_environment)
+    assert run["state_name"] == "Unchanged"
+    assert run["name"].endswith(" nothing new")
+    assert len(events_of(prefect_environment, lake, 1)) == 1
+    assert artifacts(prefect_environment, run, "corpus-card-tiny") == []
+
+
+def test_snapshot_that_nobody_was_told_of_is_announced_by_the_next_build(
+    prefect_environment: Environment,
+    gristmill: Command,
+    gristmill_process: Command,
+    tiny_recipe: Path,
+    tmp_path: Path,
+) -> None:
+    """Built without Prefect, or by a run killed after its commit: card and event come with the next run, once."""
+    lake = tmp_path / "lake"
+    arguments = ("build", tiny_recipe, "--lake", lake, "--workers", 1)
+    assert gristmill(*arguments).code == 0
+    for _ in range(2):
+        assert gristmill_process(*arguments, "--flow", **prefect_environment).code == 0
+        [event] = events_of(prefect_environment, lake, 1)
+        assert event["payload"]["snapshot"] == "tiny@1"
+        assert event["payload"]["documents"] == 48
+    assert (lake / "corpora/tiny/reports/000001.md").exists()
+
+
+def test_quarantined_snapshot_fails_and_says_how_to_accept_it(
+    prefect_environment: Environment,
+    gristmill_process: Command,
+    tiny_recipe: Path,
+    tmp_path: Path,
+) -> None:
+    """The result is printed and the exit code is 3; what the state advises to set lets the same documents pass."""
+    lake = tmp_path / "lake"
+    arguments = ("build", tiny_recipe, "--lake", lake, "--workers", 1, "--flow", "--json")
+    strict = ("--set", "gates.max_quarantined=0.01")
+    answer = gristmill_process(*arguments, *strict, **prefect_environment)
+    assert answer.code == 3
+    assert answer.json["status"] == "quarantined"
+    assert "Traceback" not in answer.err
+
+    run = newest_run(prefect_environment)
+    assert (run["state_type"], run["state_name"]) == ("FAILED", "Quarantined")
+    assert run["name"] == "tiny@1 quarantined"
+    message = run["state"]["message"]
+    assert "gate 'quarantined share' gave 0.04 against a limit of 0.01" in message
+    assert 'overrides = ["gates.max_quarantined=0.05"]' in message
+    [event] = events_of(prefect_environment, lake, 1)
+    assert event["event"] == "gristmill.snapshot.quarantined"
+    assert event["payload"]["why"] == message
+    assert len(artifacts(prefect_environment, run, "corpus-card-tiny")) == 1
+
+    accepted = gristmill_process(
+        *arguments, "--set", "gates.max_quarantined=0.05", **prefect_environment
+    )
+    assert accepted.json["status"] == "promoted"
+    assert accepted.json["snapshot"] == "tiny@2"
+
+
+def test_changed_recipe_is_told_key_by_key(
+    prefect_environment: Environment,
+    gristmill_process: Command,
+    tiny_recipe: Path,
+    tmp_path: Path,
+) -> None:
+    """In the log at once, and in the data card of the snapshot that is built by it."""
+    lake = tmp_path / "lake"
+    arguments = ("build", tiny_recipe, "--lake", lake, "--workers", 1, "--flow")
+    assert gristmill_process(*arguments, **prefect_environment).code == 0
+    tiny_recipe.write_text(tiny_recipe.read_text() + "\n[dedup]\nthreshold = 0.85\n")
+    add_text(tiny_recipe, "new.txt")
+    answer = gristmill_process(*arguments, **prefect_environment)
+    assert answer.code == 0
+    assert "the recipe has changed since tiny@1" in answer.err
+    [card] = artifacts(prefect_environment, newest_run(prefect_environment), "corpus-card-tiny")
+    assert "tiny@2" in card["data"]
+    changed = card["data"].partition("What changed in the recipe")[2].strip().splitlines()[0]
+    assert "threshold 0.7 " in changed
+    assert "0.85" in changed
+
+
+def test_source_that_is_gone_is_told_once(
+    prefect_environment: Environment,
+    gristmill_process: Command,
+    tmp_path: Path,
+) -> None:
+    """It matched before and matches nothing now: a run that says so, exit code 2, and one event, not one a night."""
+    recipe, lake = write_corpus(tmp_path / "corpus"), tmp_path / "lake"
+    arguments = ("build", recipe, "--lake", lake, "--workers", 1, "--flow")
+    assert gristmill_process(*arguments, **prefect_environment).code == 0
+    (recipe.parent / "talk.jsonl").rename(recipe.parent / "moved.jsonl")
+    for _ in range(2):
+        answer = gristmill_process(*arguments, **prefect_environment)
+        assert answer.code == 2
+        assert "Traceback" not in answer.err
+        run = newest_run(prefect_environment)
+        assert (run["state_type"], run["state_name"]) == ("FAILED", "Source gone")
+        assert run["name"].endswith(" source gone")
+        assert "take the source out of the recipe" in run["state"]["message"]
+        gone, promoted = events_of(prefect_environment, lake, 2)
+        assert (gone["event"], promoted["event"]) == (
+            "gristmill.source.gone",
+            "gristmill.snapshot.promoted",
+        )
+        assert gone["payload"]["source"]
+    assert len(Lake.open(lake).list("corpora/tiny/events")) == 2
 
 
 def test_error_in_a_flow_keeps_its_exit_code(
-    prefect_environment: dict[str, str],
+    prefect_environment: Environment,
     gristmill_process: Command,
     tiny_recipe: Path,
     tmp_path: Path,
@@ -81,9 +218,10 @@ def test_error_in_a_flow_keeps_its_exit_code(
     # Not always the last line: Prefect may say after it that it still sends events.
     assert any(line.startswith("gristmill: source") for line in answer.err.splitlines())
     assert "Traceback" not in answer.err
-    runs = ask(prefect_environment, "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})
-    assert runs[0]["state_type"] == "FAILED"
-    assert "no/*.txt" in runs[0]["state"]["message"]
+    run = newest_run(prefect_environment)
+    assert (run["state_type"], run["state_name"]) == ("FAILED", "Failed")
+    assert "no/*.txt" in run["state"]["message"]
+    assert run["name"].endswith(" failed")
 
 
 def test_flow_without_server_is_refused(gristmill_process: Command, tiny_recipe: Path) -> None:
@@ -93,83 +231,3 @@ def test_flow_without_server_is_refused(gristmill_process: Command, tiny_recipe:
     )
     assert answer.code == 2
     assert "prefect server start" in answer.err
-
-
-def children_of(pid: int) -> list[int]:
-    """Training processes that were told to die with this one, and run."""
-    found = []
-    for process in Path("/proc").iterdir():
-        try:
-            arguments = (process / "cmdline").read_text().split("\0")
-            is_zombie = (process / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
-        except (OSError, IndexError):  # no process, or gone meanwhile
-            continue
-        if "--die-with" in arguments and str(pid) in arguments and not is_zombie:
-            found.append(int(process.name))
-    return found
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
-def test_training_through_prefect_stops_dies_and_goes_on(
-    prefect_environment: dict[str, str],
-    gristmill: Command,
-    gristmill_process: Command,
-    tiny_recipe: Path,
-    tmp_path: Path,
-) -> None:
-    """SIGTERM leaves a checkpoint and exit code 75, kill -9 leaves no process, the same command ends the run."""
-    lake = tmp_path / "lake"
-    assert gristmill("build", tiny_recipe, "--lake", lake, "--workers", 1).code == 0
-    longer = ("train.steps=400", "train.eval_every=400", "train.checkpoint_every=20")
-    settings = [item for setting in longer for item in ("--set", setting)]
-    options = ("--lake", lake, *TINY_MODEL, *settings, "--run", "watched", "--workers", 1)
-    arguments = [str(argument) for argument in ("train", tiny_recipe, *options, "--flow")]
-
-    def newest() -> int:
-        states = (lake / "runs/watched/checkpoints").glob("step-*/state.json")
-        return max((int(path.parent.name.removeprefix("step-")) for path in states), default=0)
-
-    def interrupt(number: signal.Signals, from_step: int) -> tuple[int, str]:
-        flow = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", *arguments],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **prefect_environment},
-        )
-        try:
-            wait_until(lambda: newest() > from_step or flow.poll() is not None, 90)
-            assert flow.poll() is None, flow.communicate()[1]
-            children = children_of(flow.pid)
-            flow.send_signal(number)
-            _, err = flow.communicate(timeout=60)
-        finally:
-            flow.kill()
-        assert len(children) == 1
-        wait_until(lambda: not children_of(flow.pid), 10)
-        return flow.returncode, err
-
-    code, err = interrupt(signal.SIGTERM, 0)
-    assert code == 75, err
-    assert "the same command goes on" in err
-    stopped = newest()
-    assert interrupt(signal.SIGKILL, stopped)[0] == -signal.SIGKILL
-    killed = newest()
-    assert 0 < stopped < killed < 400
-
-    done = gristmill_process(*arguments, "--json", **prefect_environment)
-    assert done.code == 0, done.err
-    assert done.json["resumed_from"] >= killed
-    assert f"resumed from step {done.json['resumed_from']}" in done.err
-    direct = gristmill(*arguments[:-1], "--no-flow", "--json").json
-    assert direct["was_finished"]
-    assert direct["hash"] == done.json["hash"]
-
-
-def test_errors_keep_their_class_through_the_subprocess() -> None:
-    """What the training process says it ended with is raised in the flow; anything else is our base class."""
-    from flows.training import _error_class  # late: prefect, which only this marked file may load
-
-    assert _error_class("BusyError") is BusyError
-    for other in ("ZeroDivisionError", "ClassVar", ""):
-        assert _error_class(other) is GristmillError
