@@ -20,6 +20,7 @@ from prefect.utilities.callables import parameter_schema
 from flows.automations import reconcile_automations
 from flows.config import Recipe, ScheduleConfig
 from flows.corpus import build_corpus
+from flows.maintenance import maintain_lake
 from flows.recipe import load_recipe
 from flows.releasing import evaluate_release
 from flows.remote import DEPLOYMENT_TAG, call, fingerprint, read_all
@@ -58,16 +59,6 @@ JOBS = (
         "evaluate", evaluate_release, "ENQUEUE", "Compares a trained model with the release of {}."
     ),
 )
-try:
-    from flows.maintenance import maintain_lake
-except ImportError:
-    from prefect import flow
-
-    @flow(name="maintain-lake")
-    def maintain_lake(lake: str) -> None:
-        """Until flows.maintenance exists."""
-
-
 MAINTAIN = _Job("maintain", maintain_lake, "CANCEL_NEW", "Verifies and cleans the lake {}.")
 
 
@@ -242,8 +233,8 @@ def _bring(
         return made["id"], [f"{name}: made"]
     if found["version"] == body["version"]:
         return found["id"], []
-    differing = {key: value for key, value in body.items() if _as_sent(found, key) != value}
-    del differing["schedules"]
+    fields = {key: value for key, value in body.items() if key != "schedules"}
+    differing = {key: value for key, value in fields.items() if _as_sent(found, key) != value}
     _change(client, found, differing)
     words = [word for key in differing if (word := _WORDS.get(key, key))]
     if _change_schedules(client, found, body["schedules"]):
@@ -267,7 +258,8 @@ def _as_sent(found: dict[str, Any], key: str) -> Any:
     if key == "concurrency_limit":
         return (found["global_concurrency_limit"] or {}).get("limit")
     if key == "concurrency_options":
-        return {"collision_strategy": (found[key] or {}).get("collision_strategy")}
+        options = found[key] or {}
+        return {"collision_strategy": options.get("collision_strategy")}
     if key == "labels":  # with Prefect's own among them
         return {LAKE_LABEL: found[key].get(LAKE_LABEL)}
     return found[key]
@@ -281,7 +273,7 @@ def _change_schedules(
     client: SyncPrefectClient, found: dict[str, Any], schedules: list[dict[str, Any]]
 ) -> bool:
     """One by one: a deployment's schedules sent together would replace those made in the UI. False: nothing to do."""
-    there = {s["slug"]: s for s in found["schedules"] if (s["slug"] or "").startswith(SLUG_PREFIX)}
+    there = {s["slug"]: s for s in found["schedules"] if str(s["slug"]).startswith(SLUG_PREFIX)}
     here = {schedule["slug"]: schedule for schedule in schedules}
     path = f"/deployments/{found['id']}/schedules"
     gone = [there[slug] for slug in there.keys() - here.keys()]

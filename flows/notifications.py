@@ -93,14 +93,23 @@ def notifications(
     told = []
     for corpus, notify in wanted:
         name = names.get(notify.url_env, notify.block)
-        if name in blocks:
+        if name in blocks and _sends(blocks[name]):
             told += _notifications(corpus, lake, notify, blocks[name])
+        elif name in blocks:
+            lines.append(
+                f"notify: block {name}: expected one that sends, such as webhook, email or slack-webhook"
+            )
         elif notify.block:
             kind = name.partition("/")[0]
             lines.append(
                 f"notify: no block {name} yet; make it at {_ui()}/v2/blocks/catalog/{kind}/create"
             )
     return told, [*lines, *changes]
+
+
+def _sends(block: dict[str, Any]) -> bool:
+    is_webhook = block["block_type"]["slug"] == "webhook"
+    return is_webhook or "notify" in block["block_schema"]["capabilities"]
 
 
 def _notifications(

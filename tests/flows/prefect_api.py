@@ -2,20 +2,31 @@
 
 import json
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def ask(environment: Mapping[str, str], path: str, question: dict[str, Any] | None = None) -> Any:
-    """One POST to the server's API, or without a question one GET."""
+def ask(
+    environment: Mapping[str, str], path: str, question: Any = None, *, method: str | None = None
+) -> Any:
+    """One POST to the server's API, or without a question one GET; or another method."""
     request = urllib.request.Request(
         f"{environment['PREFECT_API_URL']}/{path}",
         None if question is None else json.dumps(question).encode(),
         {"Content-Type": "application/json"},
+        method=method,
     )
-    with urllib.request.urlopen(request, timeout=20) as answer:
-        return json.load(answer)
+    for _ in range(20):
+        try:
+            with urllib.request.urlopen(request, timeout=20) as answer:
+                return json.loads(answer.read() or "null")
+        except urllib.error.HTTPError as error:
+            if error.code != 503:  # its database is busy
+                raise
+            time.sleep(0.5)
+    raise AssertionError(f"{path}: the server was busy for 10 s")
 
 
 def events(
