@@ -14,6 +14,7 @@ from flows.markdown import (
     image,
     mermaid,
     page,
+    paragraph,
     plain,
     signed,
     table,
@@ -265,7 +266,7 @@ def _redacted(summary: Row) -> str:
 
 
 def _changes(changes: Sequence[str]) -> str:
-    listed = "\n".join(f"- {plain(clip(change, 300))}" for change in changes[:MAX_CHANGES])
+    listed = "\n".join(f"- {paragraph(clip(change, 300))}" for change in changes[:MAX_CHANGES])
     return listed + _more(len(changes) - MAX_CHANGES, "key")
 
 

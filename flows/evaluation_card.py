@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from flows.markdown import PICTURE_WIDTH, folded, image, page, plain, signed, table
+from flows.markdown import PICTURE_WIDTH, folded, image, page, paragraph, plain, signed, table
 from flows.training_card import MAX_ROWS, saved
 from pipeline import charts
 from pipeline.charts import Change
@@ -26,7 +26,7 @@ def evaluation_card(verdict: Row) -> str:
     return page(
         [
             f"# {title}",
-            plain(clip(verdict["why"][:1].upper() + verdict["why"][1:], 800)),
+            paragraph(clip(verdict["why"][:1].upper() + verdict["why"][1:], 800)),
             _figures(verdict, new, old),
             "## Bits per byte on held-out text" if new else "",
             _picture(new, old),

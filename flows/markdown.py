@@ -46,6 +46,12 @@ def plain(text: object) -> str:
 _MARKDOWN = {ord(character): f"&#{ord(character)};" for character in "\\`*_[](){}|~#!:"}
 
 
+def paragraph(text: object) -> str:
+    """The same as a block of its own, or an item of a list: no dash, sign or number at its beginning makes it a list."""
+    shown = plain(text)
+    return f"&#{ord(shown[0])};{shown[1:]}" if re.match(r"[-+=\d]", shown) else shown
+
+
 def code(text: str, characters: int) -> str:
     """Foreign text as inline code on one line; nothing in it can end the code or the table's cell."""
     shown = plain(clip(text, characters))

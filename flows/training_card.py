@@ -11,6 +11,7 @@ from flows.markdown import (
     folded,
     image,
     page,
+    paragraph,
     plain,
     table,
     toml_block,
@@ -79,7 +80,7 @@ def training_card(status: TrainingStatus) -> str:
     return page(
         [
             f"# {plain(status.run)}: {status.state}",
-            plain(clip(status.note, 600)),
+            paragraph(clip(status.note, 600)),
             _progress(status),
             _figures(status, last),
             "## Loss",

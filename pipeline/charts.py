@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import TypeGuard
 
 from markupsafe import Markup
 
@@ -218,7 +219,11 @@ def lines(
     if not points:
         return Picture("")
     x_low, x_high = min(x for x, _ in points), max(x for x, _ in points)
-    ys = [y for _, y in points] + ([0.0] if from_zero else []) + ([top] if top is not None else [])
+    ys = (
+        [y for _, y in points]
+        + ([0.0] if from_zero else [])
+        + ([top] if top is not None and abs(top) < 1e15 else [])
+    )
     ticks = _ticks(min(ys), max(ys))
     low, high = min(ticks[0], *ys), max(ys)
     ticks = [tick for tick in ticks if tick <= high] or ticks[:1]
@@ -347,11 +352,13 @@ class Change:
 def changes(rows: Sequence[Change], title: str) -> Picture:
     """Draw each row's figures on a common axis: a dot for the new one, a ring for the old, a mark for the baseline.
 
+    Figures that are not finite, or beyond 1e15, are left out.
+
     Labels stand left and figures right of the picture, in margins that the sheet provides.
     """
     step = 30
     given = [(row.new, row.old, row.baseline) for row in rows]
-    values = [value for row in given for value in row if value is not None and math.isfinite(value)]
+    values = [value for row in given for value in row if _can_stand(value)]
     if not values:
         return Picture("")
     ticks = _ticks(min(values), max(values), 6)
@@ -373,14 +380,18 @@ def changes(rows: Sequence[Change], title: str) -> Picture:
             tag("text", clip(row.label, 18), x=-14, y=y + 4, text_anchor="end", class_="strong")
         )
         parts.append(tag("text", row.figures, x="100%", dx=14, y=y + 4, class_="soft"))
-        if math.isfinite(row.baseline):
+        if _can_stand(row.baseline):
             x = at(row.baseline)
             parts.append(tag("line", x1=x, x2=x, y1=y - 6, y2=y + 6, class_="mark"))
-        if row.old is not None and math.isfinite(row.old) and math.isfinite(row.new):
+        if _can_stand(row.old) and _can_stand(row.new):
             ends = {"x1": at(row.old), "x2": at(row.new), "y1": y, "y2": y}
             parts.append(tag("line", class_=f"curve {look}", **ends))
             parts.append(tag("circle", cx=at(row.old), cy=y, r=5, class_="ring"))
-        if math.isfinite(row.new):
+        if _can_stand(row.new):
             parts.append(tag("circle", cx=at(row.new), cy=y, r=6, class_=look))
     told = "; ".join(f"{row.label}: {row.figures}" for row in rows)
     return picture(title, told, bottom + 20, parts)
+
+
+def _can_stand(value: float | None) -> TypeGuard[float]:
+    return value is not None and abs(value) < 1e15

@@ -223,3 +223,33 @@ def test_recipe_text_is_toml() -> None:
         "dedup": {"threshold": 0.7, "enabled": True, "weights": {"web": 1.0}, "languages": ["en", "de"]},
     }  # fmt: skip
     assert tomllib.loads(display.toml_text(recipe)) == recipe
+
+
+NUMBERS = st.floats() | st.integers(0, 10)
+
+
+@given(st.lists(st.tuples(st.text(), NUMBERS, st.none() | NUMBERS, NUMBERS), max_size=5))
+def test_changes_take_any_numbers(rows: list[tuple[str, float, float | None, float]]) -> None:
+    told = [
+        charts.Change(label=label, new=new, old=old, baseline=baseline, figures=label)
+        for label, new, old, baseline in rows
+    ]
+    picture = charts.changes(told, "Changes")
+    panels = [Panel(picture=picture, title="t", figure="f", left=100, right=40)]
+    legend = [("ring", "former"), ("mark", "unigram"), ("dot kept", "better")]
+    drawn = sheet(panels, title="Changes", description="", width=690, legend=legend)
+    assert bool(drawn) == bool(picture)
+    if drawn:
+        root = ElementTree.fromstring(drawn)
+        values = [v for e in root.iter() for v in e.attrib.values()]
+        assert not any("nan" in value or "inf" in value for value in values)
+
+
+@given(st.lists(st.tuples(st.text(), st.floats(0, 2)), max_size=5))
+def test_tracks_are_filled_as_far_as_they_are_done(rows: list[tuple[str, float]]) -> None:
+    told = [charts.Track(label=label, figures=label, share=s, look="kept") for label, s in rows]
+    root = ElementTree.fromstring(charts.tracks(told, "Stages"))
+    bars = [e for e in root.iter() if e.get("class") == "kept"]
+    widths = [float((bar.get("width") or "").rstrip("%")) for bar in bars]
+    shares = [100 * min(max(share, 0.012), 1) for _, share in rows if share > 0]
+    assert widths == pytest.approx(shares, abs=0.01)
