@@ -19,6 +19,7 @@ from flows.markdown import (
     signed,
     table,
     toml_block,
+    wrapping,
 )
 from flows.tables import totals
 from pipeline import charts
@@ -35,6 +36,7 @@ from pipeline.display import (
     toml_text,
     words,
 )
+from pipeline.gates import override
 from pipeline.svg import Panel, sheet
 from storage.schema import FATES_IN_ORDER
 
@@ -109,10 +111,11 @@ def _refused(manifest: Row) -> str:
         f"({plain(gate.get('detail', ''))})"
         for gate in failed
     )
+    settings = ", ".join(f"`{override(gate)}`" for gate in failed)
     return (
         f"Refused by {plural(len(failed), 'gate')}: {why}. Nothing trains on it, and the next build starts from the "
-        "snapshot before it. Mend the source, or, if the corpus is as it should be, raise the limit in the recipe's "
-        "&#91;gates&#93; and build again."
+        f"snapshot before it. If the corpus is as it should be, set {settings} in the recipe, or for one run alone in "
+        "its overrides, and build again."
     )
 
 
@@ -203,7 +206,7 @@ def _domains(manifest: Row, parent: Row | None) -> str:
         share = percent(row.get("num_bytes", 0), whole)
         if parent is not None:
             moved = row.get("num_bytes", 0) / (whole or 1) - was.get("num_bytes", 0) / (former or 1)
-            share += f" ({signed(100 * moved, 1)})"
+            share += f" ({signed(100 * moved, 1)})" if abs(moved) >= 0.0005 else ""
         mix = summary.get("mix", {}).get(domain, {}).get("share")
         lines.append(
             [
@@ -252,11 +255,11 @@ def _rules(rules: Sequence[Row], rejects: Sequence[Row]) -> str:
     lines = []
     for (stage, rule), count in ranked[:MAX_RULES]:
         sample = samples.get((stage, rule), {"text": "", "uri": ""})
-        shown = [code(sample["text"] or "", SAMPLE_CHARACTERS), plain(clip(sample["uri"], 80))]
+        shown = [code(sample["text"] or "", SAMPLE_CHARACTERS), wrapping(clip(sample["uri"], 80))]
         lines.append(
             [f"{plain(words(rule))}<br><em>{plain(words(stage))}</em>", number(count), "<br>".join(filter(None, shown))]
         )  # fmt: skip
-    heads = ["rule, and its stage", "documents", "for example"]
+    heads = ["rule", "documents", "for example"]
     return table(heads, lines, "lr") + _more(len(ranked) - MAX_RULES, "rule")
 
 

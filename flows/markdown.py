@@ -39,7 +39,20 @@ def table(heads: Sequence[str], lines: Sequence[Sequence[str]], align: str = "")
 
 def plain(text: object) -> str:
     """Text that markdown and HTML leave as it is, on one line."""
-    return html.escape(" ".join(visible(str(text)).split()), quote=False).translate(_MARKDOWN)
+    return _escaped(_one_line(text))
+
+
+def wrapping(text: object) -> str:
+    """The same, with places to break lines in runs without spaces: binary data or a long path would widen the page."""
+    return _escaped(re.sub(r"\S{24}(?=\S)", "\\g<0>\u200b", _one_line(text)))
+
+
+def _one_line(text: object) -> str:
+    return " ".join(visible(str(text)).split())
+
+
+def _escaped(text: str) -> str:
+    return html.escape(text, quote=False).translate(_MARKDOWN)
 
 
 # html.escape has done <, > and &, and its "&lt;" must stay, so neither & nor ; is here, and one pass is a must for #.
@@ -54,7 +67,7 @@ def paragraph(text: object) -> str:
 
 def code(text: str, characters: int) -> str:
     """Foreign text as inline code on one line; nothing in it can end the code or the table's cell."""
-    shown = plain(clip(text, characters))
+    shown = wrapping(clip(text, characters))
     return f"<code>{shown}</code>" if shown else ""
 
 

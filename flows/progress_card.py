@@ -13,6 +13,10 @@ from pipeline.svg import Panel, sheet
 State = Literal["waiting", "running", "done", "failed"]
 
 
+_LINE = 92
+"""Letters that fit beside each other above a bar."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StageProgress:
     """How far one stage is."""
@@ -31,15 +35,7 @@ class StageProgress:
 def progress_card(title: str, stages: Sequence[StageProgress], seconds: float) -> str:
     """Markdown that shows each stage's share done, rate and time left; `seconds` since the work began."""
     finished = sum(stage.state == "done" for stage in stages)
-    tracks = [
-        Track(
-            label=clip(stage.title, 52),
-            figures=_figures(stage),
-            share=_share(stage),
-            look="dropped" if stage.state == "failed" else "kept",
-        )
-        for stage in stages
-    ]
+    tracks = [_track(stage) for stage in stages]
     words = f"{finished} of {plural(len(stages), 'stage')} done in {duration(seconds)}"
     panel = Panel(picture=charts.tracks(tracks, "Stages"))
     return page(
@@ -56,6 +52,16 @@ def seconds_left(stage: StageProgress) -> float | None:
     if stage.state != "running" or not stage.total or stage.done <= 0 or stage.seconds <= 0:
         return None
     return stage.seconds * max(stage.total - stage.done, 0) / stage.done
+
+
+def _track(stage: StageProgress) -> Track:
+    figures = _figures(stage)
+    return Track(
+        label=clip(stage.title, max(_LINE - len(figures), 20)),
+        figures=figures,
+        share=_share(stage),
+        look="dropped" if stage.state == "failed" else "kept",
+    )
 
 
 def _share(stage: StageProgress) -> float:
@@ -80,7 +86,8 @@ def _figures(stage: StageProgress) -> str:
     if stage.state == "waiting":
         return ""
     if stage.state == "done":
-        return f"{amount} in {duration(stage.seconds)}"
+        told = f"{amount} in " if stage.done > 1 else ""
+        return told + duration(stage.seconds)
     parts = [amount]
     if stage.state == "failed":
         parts.append("failed")

@@ -15,6 +15,7 @@ from flows.markdown import (
     plain,
     table,
     toml_block,
+    wrapping,
 )
 from pipeline import charts
 from pipeline.charts import Curve, Track
@@ -251,4 +252,4 @@ def _texts(samples: Sequence[Row]) -> str:
 
 
 def _written(row: Row, characters: int) -> str:
-    return plain(clip(row["text"].removeprefix(row["prompt"]), characters)) or DASH
+    return wrapping(clip(row["text"].removeprefix(row["prompt"]), characters)) or DASH

@@ -107,7 +107,7 @@ def test_a_refused_snapshot_says_why_and_what_to_do() -> None:
     }
     _, text = seen(snapshot_card(manifest(status="quarantined", gates=[gate]), None, []))
     assert "Refused by 1 gate: removed share 0.97, limit 0.95 (highest in web)" in text
-    assert "[gates]" in text
+    assert "set gates.max_removed=0.98 in the recipe" in text
 
 
 def test_change_against_the_parent_stands_below_the_figures() -> None:
@@ -125,4 +125,5 @@ def test_markup_is_shown_as_it_was_written() -> None:
     )
     shown = re.search(r"<code>(.*?)</code>", row)
     assert shown is not None
-    assert html.unescape(shown[1]) == text
+    # But for places where a long run may break.
+    assert html.unescape(shown[1]).replace("\u200b", "") == text
