@@ -163,7 +163,6 @@ def _deployment(
         "concurrency_options": {"collision_strategy": job.collision},
         "job_variables": {"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S)}},
         "schedules": schedules,
-        "paused": False,
     }
     return {f"{job.flow.name}/{name}": body | {"version": fingerprint(body)}}
 
@@ -178,8 +177,9 @@ def _schedule(given: ScheduleConfig, parameters: dict[str, Any]) -> dict[str, An
         anchor = datetime(2024, 1, 1, tzinfo=ZoneInfo(given.timezone))
         schedule = {"interval": given.every_s, "anchor_date": anchor.isoformat()}
     schedule["timezone"] = given.timezone
-    # Made from what it says, so that it is the same schedule after another one is taken out of the recipe.
-    slug = SLUG_PREFIX + fingerprint([schedule, parameters])
+    # Made from what it says, so that it stays the same schedule, with its switch as it is set in the UI, while others
+    # come and go.
+    slug = SLUG_PREFIX + fingerprint([schedule, parameters, given.active])
     return {"slug": slug, "schedule": schedule, "active": given.active, "parameters": parameters}
 
 
@@ -235,10 +235,13 @@ def _bring(
         return found["id"], []
     fields = {key: value for key, value in body.items() if key != "schedules"}
     differing = {key: value for key, value in fields.items() if _as_sent(found, key) != value}
-    _change(client, found, differing)
+    if found["version"] == WITHDRAWN:
+        differing["paused"] = False
     words = [word for key in differing if (word := _WORDS.get(key, key))]
     if _change_schedules(client, found, body["schedules"]):
         words.append("schedules")
+    # Last, with the fingerprint: whoever is killed before does it again.
+    _change(client, found, differing)
     return found["id"], [f"{name}: changed {', '.join(words)}"]
 
 
@@ -276,14 +279,9 @@ def _change_schedules(
     there = {s["slug"]: s for s in found["schedules"] if str(s["slug"]).startswith(SLUG_PREFIX)}
     here = {schedule["slug"]: schedule for schedule in schedules}
     path = f"/deployments/{found['id']}/schedules"
-    gone = [there[slug] for slug in there.keys() - here.keys()]
-    new = [here[slug] for slug in here.keys() - there.keys()]
-    switched = [s for slug, s in there.items() if s["active"] != here.get(slug, s)["active"]]
-    for schedule in gone:
-        call(client, "DELETE", f"{path}/{schedule['id']}")
-    for schedule in switched:
-        active = not schedule["active"]
-        call(client, "PATCH", f"{path}/{schedule['id']}", {"active": active})
+    gone, new = there.keys() - here.keys(), here.keys() - there.keys()
+    for slug in gone:
+        call(client, "DELETE", f"{path}/{there[slug]['id']}")
     if new:
-        call(client, "POST", path, new)
-    return bool(gone or switched or new)
+        call(client, "POST", path, [here[slug] for slug in sorted(new)])
+    return bool(gone or new)

@@ -223,6 +223,8 @@ def test_a_changed_recipe_changes_what_differs(
     now = schedules(server, "build-corpus/tiny")
     assert set(now) == {"0 3 * * *", "60.0", "7 7 * * *"}
     assert now["60.0"]["id"] == then["60.0"]["id"]
+    assert not now["60.0"]["active"]
+    assert deployments(server)["build-corpus/tiny"]["paused"]
     after = everything(server)
     del before["deployments"]["build-corpus/tiny"], after["deployments"]["build-corpus/tiny"]
     assert after == before
