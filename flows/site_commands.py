@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 LOCK = "site"
 
+LAST_S = 5.0
+"""Time for the last of a process that has stopped its work and released the lake."""
+
 
 def run_site(
     output: Output,
@@ -74,12 +77,16 @@ def stop_site(output: Output, location: str, *, timeout_s: float) -> None:
         raise NotFoundError(f"{lake}: expected a running site, found none; nothing to stop")
     with suppress(ProcessLookupError):
         os.kill(found["pid"], signal.SIGTERM)
-    while lake.lock_holder(LOCK) or _exists(found["pid"]):
+    while lake.lock_holder(LOCK):
         if time.monotonic() - start > timeout_s:
             raise GristmillError(
                 f"the site (pid {found['pid']}) has not ended within {timeout_s:.0f} s: it waits for running work; "
                 "call 'gristmill down' again to wait on, or end the process at once with 'kill -9' (nothing is lost)"
             )
+        time.sleep(0.1)
+    released = time.monotonic()
+    # It is its interpreter that still ends; or a zombie, if whoever started it does not ask how it ended.
+    while _exists(found["pid"]) and time.monotonic() - released < LAST_S:
         time.sleep(0.1)
     document = {"stopped": found["pid"], "seconds": round(time.monotonic() - start, 1)}
     output.result(

@@ -118,17 +118,18 @@ class SiteProcess:
     def wait_for(
         self, flow: str, states: set[str], seconds: float, number: int = 1
     ) -> list[dict[str, Any]]:
-        """Wait until so many runs of the flow are in one of the states (by name); returns all its runs."""
+        """Wait until so many runs of the flow are in one of the states (by name or type); returns all its runs."""
 
-        def there() -> list[dict[str, Any]] | None:
+        def look() -> list[dict[str, Any]] | None:
             try:
                 runs = self.runs(flow)
             except OSError:  # the server is away
                 return None
-            return runs if sum(run["state_name"] in states for run in runs) >= number else None
+            there = [run for run in runs if states & {run["state_name"], run["state_type"]}]
+            return runs if len(there) >= number else None
 
         try:
-            return wait_until(there, seconds, f"{flow} to be {states}")
+            return wait_until(look, seconds, f"{flow} to be {states}")
         except AssertionError as error:
             seen = [
                 (run["name"], run["state_name"], run["state"]["message"]) for run in self.runs(flow)

@@ -14,6 +14,7 @@ from storage.errors import ConfigError
 from storage.lake import Lake
 
 from .conftest import write_corpus
+from .prefect_api import wait_until
 from .site_process import SiteProcess, free_port
 
 Command = Callable[..., Any]
@@ -167,8 +168,8 @@ def test_site_from_nothing_to_a_release(
     site.start("--now")
     assert site.ready["ui"].endswith("/v2/dashboard")
     [build] = site.wait_for("build-corpus", {"Promoted"}, 90)
-    [training] = site.wait_for("train-on-snapshot", {"Completed"}, 90)
-    [judged] = site.wait_for("evaluate-release", {"Completed"}, 90)
+    [training] = site.wait_for("train-on-snapshot", {"Trained"}, 90)
+    [judged] = site.wait_for("evaluate-release", {"COMPLETED"}, 90)
     assert "tiny@1" in build["state"]["message"]
     assert training["created_by"]["type"] == judged["created_by"]["type"] == "AUTOMATION"
 
@@ -239,8 +240,6 @@ def test_changed_recipe_counts_from_the_next_run(site: SiteProcess, tmp_path: Pa
 
 
 def _wait_for_line(site: SiteProcess, before: str, text: str) -> None:
-    from .prefect_api import wait_until
-
     wait_until(lambda: text in site.log().removeprefix(before), 60, repr(text))
 
 
