@@ -111,7 +111,7 @@ def load_checkpoint(lake: Lake, run: str, step: int) -> Checkpoint:
             if (found := _digest(file)) != expected:
                 raise CorruptError(f"{where}: expected sha256 {expected}, got {found}")
             tensors[name] = load_file(file)
-        except NotFoundError as error:
+        except (NotFoundError, FileNotFoundError) as error:  # the latter if it goes meanwhile
             raise CorruptError(f"{where}: expected a file, found none") from error
         except SafetensorError as error:
             raise CorruptError(f"{where}: expected safetensors, got: {error}") from error

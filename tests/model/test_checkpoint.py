@@ -2,6 +2,7 @@
 
 import re
 import resource
+import threading
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,22 @@ def test_verify_names_every_damaged_checkpoint(lake: Lake) -> None:
     lake.local_path(f"{checkpoint_folder('run', 2)}/optimizer.safetensors").write_bytes(b"x")
     problems = verify_runs(lake)
     assert len(problems) == 1 and "step-000002/optimizer.safetensors: expected" in problems[0]
+
+
+def test_verify_beside_training_finds_nothing_wrong(lake: Lake) -> None:
+    """Checkpoints that are removed or replaced while they are read are not damaged."""
+    save(lake, 1)
+
+    def train() -> None:
+        for step in range(2, 200):
+            save(lake, step, keep=1)
+
+    training = threading.Thread(target=train)
+    training.start()
+    while training.is_alive():
+        assert verify_runs(lake) == []
+    training.join()
+    assert checkpoint_steps(lake, "run") == [199]
 
 
 def test_a_full_disk_leaves_the_checkpoints_before(lake: Lake) -> None:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import pickle
 import random
 import signal
 from collections import Counter
@@ -19,7 +20,7 @@ from pipeline.shards import SplitConfig
 from pipeline.tokenizer import TokenizerConfig
 from storage import lake as lake_module
 from storage.catalog import resolve, verify
-from storage.errors import BusyError, ConfigError, InputError
+from storage.errors import BusyError, ConfigError, InputError, SourceGoneError
 from storage.lake import Lake
 
 WORDS = (Path(__file__).parents[2] / "LICENSE").read_text("utf8").lower().split()
@@ -334,6 +335,22 @@ def test_a_source_without_files_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"texts/\*\.txt"):
         build(config, Lake.open(tmp_path / "lake"), root=tmp_path)
     assert not (tmp_path / "lake" / "corpora").exists()
+
+
+def test_a_source_that_is_gone_is_another_error(
+    corpus: tuple[BuildConfig, Path], tmp_path: Path
+) -> None:
+    """Snapshots were read from it: the message says from how many files, and the error which source it is."""
+    config, root = corpus
+    lake = Lake.open(tmp_path / "lake")
+    build(config, lake, root=root)
+    moved = replace(config.sources[0], path="moved/*")
+    with pytest.raises(
+        SourceGoneError, match=r"moved.*and those before it read \d+ files? of it"
+    ) as caught:
+        build(replace(config, sources=(moved, *config.sources[1:])), lake, root=root)
+    assert caught.value.source == moved.name
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
 def test_inputs_of_which_nothing_is_kept(tmp_path: Path) -> None:

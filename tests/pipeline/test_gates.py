@@ -1,12 +1,13 @@
 """Gates hold a snapshot back for the reasons their names say, and for no others."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.gates import GatesConfig, check_gates, jensen_shannon
+from pipeline.gates import GatesConfig, check_gates, jensen_shannon, override
 from storage.errors import ConfigError
 
 COUNTS = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 10**9), min_size=1)
@@ -120,3 +121,24 @@ def test_drift_is_a_symmetric_distance_in_bits(p: dict[str, int], q: dict[str, i
         GatesConfig(min_documents=-1)
     with pytest.raises(ConfigError, match=r"gates\.max_bytes_per_token_loss: expected 0 or more"):
         GatesConfig(max_bytes_per_token_loss=float("nan"))
+
+
+@given(COUNTS, COUNTS, st.integers(0, 2000), st.floats(0.01, 8.0))
+def test_override_lets_the_same_snapshot_pass(
+    bytes_now: dict[str, int], bytes_before: dict[str, int], dropped: int, density: float
+) -> None:
+    """Whatever gates failed, the settings that are advised for them are enough, and each is a valid one."""
+    now = {"a": counts(25, dropped, dropped // 2, dropped)}
+    before = {"a": counts(1000, 3)}
+
+    def gates(config: GatesConfig) -> list[dict[str, Any]]:
+        arguments = (25, now, bytes_now, {"a": density}, before, bytes_before, {"a": 4.0})
+        return [gate for gate in check_gates(*arguments, config) if not gate["passed"]]
+
+    config = GatesConfig(min_documents=26)
+    advice = dict(override(gate).removeprefix("gates.").split("=") for gate in gates(config))
+    assert "min_documents" in advice
+    advised = {
+        key: int(text) if key == "min_documents" else float(text) for key, text in advice.items()
+    }
+    assert gates(replace(config, **advised)) == []
