@@ -22,8 +22,8 @@ from flows.recipe import load_recipe
 from flows.releases import Verdict, commit_release, judge, newest_release, write_verdict
 from flows.results import evaluation_sentence
 from flows.runs import finished_run, is_run
-from flows.states import Refused, end_state
-from flows.steps import step
+from flows.states import Refused, end_state, rename_run
+from flows.steps import RETRY_DELAYS_S, step
 from model.records import begun_run, read_object
 from storage.catalog import resolve
 from storage.lake import Lake
@@ -66,6 +66,8 @@ def _evaluate(corpus: Corpus, release: Release, effort: Effort) -> Verdict:
                 number = former["release"] + 1 if former else 1
                 verdict = commit_release(lake, verdict, number)
         _tell(lake, corpus.recipe, verdict)
+    number = verdict["release"]
+    rename_run(f"{run} {verdict['verdict']}" + (f" as release {number}" if number else ""))
     if verdict["verdict"] == "refused":
         raise Refused(f"run {run} refused: {verdict['why']}")
     return verdict
@@ -104,7 +106,12 @@ def _score(lake: Lake, run: str, snapshot: Snapshot, effort: Effort, title: str)
     command = [sys.executable, "-m", "flows.cli", "evaluate", run, "--lake", lake.url]
     command += ["--snapshot", snapshot.ref, "--json", f"--die-with={os.getpid()}"]
     command += [] if effort.workers is None else [f"--workers={effort.workers}"]
-    return step(title, lambda: run_json(command, get_run_logger().info), evaluation_sentence)
+    return step(
+        title,
+        lambda: run_json(command, get_run_logger().info),
+        evaluation_sentence,
+        retry_delays_s=RETRY_DELAYS_S,
+    )
 
 
 def _tell(lake: Lake, recipe: str, verdict: Verdict) -> None:

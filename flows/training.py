@@ -22,8 +22,8 @@ from flows.process import run_json
 from flows.recipe import load_recipe
 from flows.report import write_report
 from flows.results import train_sentence
-from flows.states import end_state
-from flows.steps import step
+from flows.states import end_state, rename_run
+from flows.steps import RETRY_DELAYS_S, step
 from flows.training_watch import watch_training
 from storage.catalog import resolve
 from storage.errors import BusyError, GateError
@@ -48,10 +48,18 @@ def train_on_snapshot(
 
     Where nothing is to be trained it gives `run` and `snapshot` with `busy` (somebody else is at it) or `declined`.
     """
-    return end_state(lambda: _train(corpus, training, effort), _sentence, _state_name)
+
+    def body() -> dict[str, Any]:
+        result = _train(corpus, training, effort)
+        name = f"{result['snapshot']} {_state_name(result).lower()}"
+        score = result.get("bits_per_byte")
+        rename_run(name if score is None else f"{name}, {score:.3f} bits per byte")
+        return result
+
+    return end_state(body, _sentence, _state_name)
 
 
-def _state_name(result: dict[str, Any]) -> str | None:
+def _state_name(result: dict[str, Any]) -> str:
     if "declined" in result:
         return "Declined"
     if "busy" in result:
@@ -128,6 +136,7 @@ def _train_and_tell(
             f"Train {run} on {snapshot.ref}",
             lambda: _watch(command, lake, run, snapshot),
             train_sentence,
+            retry_delays_s=RETRY_DELAYS_S,  # it goes on from its last checkpoint
         )
     except BusyError as error:
         return {"run": run, "snapshot": snapshot.ref, "busy": str(error)}
@@ -135,6 +144,7 @@ def _train_and_tell(
         f"Report on {run}",
         lambda: {"report": write_report(lake, snapshot, run)},
         lambda found: lake.where(found["report"]),
+        retry_delays_s=RETRY_DELAYS_S,
     )
     events.send(
         lake,

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from .conftest import TINY_MODEL
+from flows.process import run_json
+
+from .conftest import TINY_MODEL, write_corpus
 
 Command = Callable[..., Any]
 
@@ -175,3 +177,80 @@ def test_damaged_checkpoint_is_passed_over(
     answer = gristmill("sample", "tiny", "--lake", lake, "--json")
     assert answer.json["step"] == 4
     assert gristmill("hash", trained["run"], "--lake", lake).code in (0, 1)
+
+
+def test_evaluate_gives_what_training_gave(
+    trained: dict[str, Any], gristmill: Command, lake: Path
+) -> None:
+    """On the same snapshot, bit for bit; by run or corpus."""
+    for ref in (trained["run"], "tiny"):
+        found = gristmill("evaluate", ref, "--lake", lake, "--workers", 1, "--json").json
+        assert found["run_hash"] == trained["hash"]
+        assert {"step": found["step"], **found["evaluation"]} == trained["evaluation"]
+    shown = gristmill("evaluate", "tiny", "--lake", lake, "--workers", 1)
+    assert "conversation" in shown.out
+    assert f"{trained['bits_per_byte']:.3f} bits per byte" in shown.out
+
+
+def test_evaluate_takes_the_newest_snapshot(
+    trained: dict[str, Any], gristmill: Command, tiny_recipe: Path, lake: Path
+) -> None:
+    """Validation documents that came later count, so that models of different days are compared on the same ones."""
+    write_corpus(tiny_recipe.parent, seed=1, documents=60)
+    assert gristmill("build", tiny_recipe, "--lake", lake, "--workers", 1).code == 0
+    newer = gristmill("evaluate", "tiny", "--lake", lake, "--json").json
+    assert newer["snapshot"] == "tiny@2"
+    assert newer["evaluation"]["tokens"] > trained["evaluation"]["tokens"]
+    older = gristmill("evaluate", "tiny", "--snapshot", "tiny@1", "--lake", lake, "--json").json
+    assert older["evaluation"]["loss"] == trained["loss"]
+
+
+def test_evaluate_refuses_another_tokenizer_and_damage(
+    trained: dict[str, Any], gristmill: Command, lake: Path, tmp_path: Path
+) -> None:
+    """Tokens that the model does not know are no test of it, and an older checkpoint is another model."""
+    other = write_corpus(tmp_path / "other", seed=5)
+    other.write_text(other.read_text().replace('name = "tiny"', 'name = "other"'))
+    assert gristmill("build", other, "--lake", lake, "--workers", 1).code == 0
+    answer = gristmill("evaluate", "tiny", "--snapshot", "other", "--lake", lake)
+    assert answer.code == 2
+    assert "expected a snapshot of its tokenizer" in answer.err
+    newest = lake / "runs" / trained["run"] / "checkpoints/step-000006/model.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    damaged = gristmill("evaluate", "tiny", "--lake", lake)
+    assert damaged.code == 1
+    assert "step-000006/model.safetensors: expected sha256" in damaged.err
+
+
+def test_as_begun_goes_on_with_the_runs_own_settings(
+    trained: dict[str, Any], gristmill: Command, tiny_recipe: Path, lake: Path
+) -> None:
+    """The recipe's settings do not count; what would have no effect is refused."""
+    train = ("train", tiny_recipe, "--lake", lake)
+    done = gristmill(*train, "--run", trained["run"], "--as-begun", "--json")
+    assert done.json["hash"] == trained["hash"]
+    assert "begun with other settings" in gristmill(*train, "--run", trained["run"]).err
+    for options, message in (
+        (("--as-begun",), "named by --run"),
+        (("--as-begun", "--run", "x", "--set", "train.steps=3"), "leave --set out"),
+        (("--as-begun", "--run", "x", "--flow"), "leave --flow out"),
+        (("--as-begun", "--run", "x"), "expected a run of"),
+    ):
+        answer = gristmill(*train, *options)
+        assert answer.code == 2
+        assert message in answer.err
+
+
+def test_events_are_rows_of_the_run(tiny_recipe: Path, lake: Path) -> None:
+    """Each step and each event as a line of JSON, in order; what is shown on stderr stays the same."""
+    rows: list[dict[str, Any]] = []
+    lines: list[str] = []
+    command = [sys.executable, "-m", "flows.cli", "train", str(tiny_recipe), "--lake", str(lake)]
+    document = run_json([*command, *TINY_MODEL, "--json"], lines.append, rows.append)
+    assert [row["step"] for row in rows if "event" not in row] == [1, 2, 3, 4, 5, 6]
+    kinds = [row["event"] for row in rows if "event" in row]
+    assert kinds[0] == "start"
+    assert set(kinds) == {"start", "checkpoint", "sample", "evaluation"}
+    last = next(row for row in reversed(rows) if row.get("event") == "evaluation")
+    assert last["bits_per_byte"] == document["bits_per_byte"]
+    assert any("parameters" in line for line in lines)

@@ -67,9 +67,10 @@ def recipe(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def lake(gristmill: Command, recipe: Path, tmp_path: Path) -> Path:
-    """A lake with tiny@1."""
-    assert gristmill("build", recipe, "--lake", tmp_path / "lake", "--workers", 1).code == 0
-    return tmp_path / "lake"
+    """A lake with tiny@1; its name is its own, because deployments are called after it."""
+    lake = tmp_path / tmp_path.name
+    assert gristmill("build", recipe, "--lake", lake, "--workers", 1).code == 0
+    return lake
 
 
 def change(recipe: Path, **settings: Any) -> None:
@@ -224,6 +225,114 @@ def test_training_ends_at_its_limit_and_goes_on(
     stopped = newest_checkpoint(lake)
     assert 0 < stopped < 50_000
     assert "stopped" in next((lake / "runs").glob("*/card.md")).read_text().splitlines()[0]
+
+
+# --- a person is asked -------------------------------------------------------------------------
+
+DEPLOY = """
+import sys
+from flows.deployments import deploy
+from flows.recipe import load_recipe
+from storage.lake import Lake
+recipe, lake = sys.argv[1:]
+deploy(Lake.open(lake), {recipe: load_recipe(recipe)}, "asking")
+"""
+
+
+@pytest.fixture
+def start_worker(prefect_environment: Environment) -> Iterator[Callable[[], None]]:
+    """A function that starts a worker, in place of the one that it killed before it."""
+    workers: list[subprocess.Popen[bytes]] = []
+    arguments = ["worker", "start", "--pool", "asking", "--type", "process"]
+
+    def end() -> None:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+
+    def start() -> None:
+        end()
+        workers.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "prefect", *arguments],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, **prefect_environment, "PREFECT_WORKER_QUERY_SECONDS": "1"},
+            )
+        )
+
+    yield start
+    end()
+
+
+@pytest.mark.parametrize("answer", ["train", "do not train", "none"])
+def test_training_waits_for_a_person(
+    answer: str,
+    prefect_environment: Environment,
+    start_worker: Callable[[], None],
+    start_flow: StartFlow,
+    gristmill: Command,
+    recipe: Path,
+    lake: Path,
+) -> None:
+    """The form shows the data card, outlives the worker, and decides; asked about one snapshot once."""
+    corpus = f"asked-{answer.replace(' ', '-')}"  # a deployment belongs to one lake
+    hours = 0.01 if answer == "none" else 1
+    text = recipe.read_text().replace('name = "tiny"', f'name = "{corpus}"')
+    recipe.write_text(text + f"\n[on_snapshot]\napproval_hours = {hours}\n")
+    assert gristmill("build", recipe, "--lake", lake, "--workers", 1).code == 0
+    subprocess.run(
+        [sys.executable, "-c", DEPLOY, recipe, lake],
+        check=True,
+        env={**os.environ, **prefect_environment},
+    )
+    start_worker()
+    deployment = ask(prefect_environment, f"deployments/name/train-on-snapshot/{corpus}")
+    parameters = {
+        "corpus": {"recipe": str(recipe), "lake": str(lake)},
+        "training": {"approval": "ask", **AUTOMATIC},
+        "effort": {"workers": 1},
+    }
+    path = f"deployments/{deployment['id']}/create_flow_run"
+    run = ask(prefect_environment, path, {"parameters": parameters})["id"]
+
+    def state() -> dict[str, Any]:
+        return ask(prefect_environment, f"flow_runs/{run}")["state"]
+
+    wait_until(lambda: state()["type"] in ("PAUSED", "FAILED", "CRASHED"), 90, "the question")
+    assert (state()["type"], state()["name"]) == ("PAUSED", "Suspended"), state()
+
+    def form() -> dict[str, Any]:
+        question = {"prefix": "suspended", "limit": 9}
+        rows = ask(prefect_environment, f"flow_runs/{run}/input/filter", question)
+        return {row["key"].rpartition("-")[2]: json.loads(row["value"]) for row in rows}
+
+    wait_until(lambda: "description" in form(), 20, "the form")
+    shown = form()
+    assert f"{corpus}@1: promoted" in shown["description"]
+    assert "data:image/svg+xml" in shown["description"]
+    assert shown["schema"]["properties"]["answer"]["enum"] == ["train", "do not train"]
+    assert not (lake / "runs").exists()
+
+    start_worker()  # the site was restarted meanwhile
+    if answer == "none":
+        wait_until(lambda: state()["type"] == "FAILED", 90, "the end of waiting")
+        assert "never resumed" in state()["message"]
+        assert not (lake / f"corpora/{corpus}/training").exists()
+        return
+    resume = {"run_input": {"answer": answer, "comment": "too many recipes"}}
+    wrong = ask(prefect_environment, f"flow_runs/{run}/resume", {"run_input": {"answer": "x"}})
+    assert wrong["status"] == "REJECT"
+    assert ask(prefect_environment, f"flow_runs/{run}/resume", resume)["status"] == "ACCEPT"
+    wait_until(lambda: state()["type"] not in ("SCHEDULED", "PENDING", "RUNNING"), 90, "the end")
+    again = end_of(start_flow({"approval": "ask", **AUTOMATIC}))
+    assert again["type"] == state()["type"] == "COMPLETED", state()
+    if answer == "train":
+        assert (state()["name"], again["name"]) == ("Trained", "Already trained")
+    else:
+        assert (state()["name"], again["name"]) == ("Declined", "Declined")
+        assert f"{corpus}@1: declined (too many recipes)" in again["message"]
+        assert not (lake / "runs").exists()
 
 
 def children_of(pid: int) -> list[int]:
