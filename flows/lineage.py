@@ -29,19 +29,41 @@ Row = Mapping[str, Any]
 def lineage(lake: Lake, corpus: str) -> str:
     """A mermaid graph of the corpus's last snapshots, a row each: sources, snapshot, runs trained on it, releases.
 
-    Reads these snapshots' manifests, the record of every run in the lake, and all releases of the corpus.
+    Arrows between rows lead from parent to child; nothing is built upon a quarantined snapshot. Reads these snapshots'
+    manifests, the record of every run in the lake, and all releases of the corpus.
     """
     found = versions(lake, corpus)
-    shown = found[-MAX_SNAPSHOTS:]
+    shown = {version: _manifest(lake, corpus, version) for version in found[-MAX_SNAPSHOTS:]}
     runs, releases = _runs(lake, corpus), _releases(lake, corpus)
     lines = ["graph TB"]
-    for version in shown:
-        lines += _row(lake, corpus, version, runs.get(version, []), releases)
+    for version, manifest in shown.items():
+        label = f"{corpus}@{version}"
+        lines += _row(lake, label, version, manifest, runs.get(version, []), releases)
     if len(found) > len(shown):
-        earlier = f"{plural(len(found) - len(shown), 'earlier snapshot')}"
-        lines.append(f'before(["{earlier}"]):::source --> v{shown[0]}')
-    lines += [f"v{one} --> v{other}" for one, other in pairwise(shown)]
-    return mermaid([*lines, *_LOOKS])
+        earlier = plural(len(found) - len(shown), "earlier snapshot")
+        lines.append(f'before(["{earlier}"]):::source --> v{min(shown)}')
+    return mermaid([*lines, *_arrows(shown), *_LOOKS])
+
+
+def _manifest(lake: Lake, corpus: str, version: int) -> Manifest | None:
+    try:
+        return read_manifest(lake, corpus, version)
+    except GristmillError:
+        return None
+
+
+def _arrows(shown: Mapping[int, Manifest | None]) -> list[str]:
+    """From each parent to its children; what only follows is held below by a link that cannot be seen."""
+    by_hash = {manifest.hash(): version for version, manifest in shown.items() if manifest}
+    lines = []
+    for before, version in pairwise(shown):
+        manifest = shown[version]
+        parent = by_hash.get(manifest.parent) if manifest else None
+        if parent is not None:
+            lines.append(f"v{parent} --> v{version}")
+        if parent != before:
+            lines.append(f"v{before} ~~~ v{version}")
+    return lines
 
 
 # The UI shows graphs on a dark ground in its light theme too, and other viewers on white: so each box has its own ground.
@@ -56,22 +78,21 @@ _LOOKS = [
 
 
 def _row(
-    lake: Lake, corpus: str, version: int, runs: Sequence[str], releases: Mapping[str, int]
+    lake: Lake,
+    name: str,
+    version: int,
+    manifest: Manifest | None,
+    runs: Sequence[str],
+    releases: Mapping[str, int],
 ) -> list[str]:
     """One snapshot as a row of its own, so that a long history goes down the page and not off its side."""
-    name = f"{corpus}@{version}"
-    try:
-        manifest = read_manifest(lake, corpus, version)
-    except GristmillError:
+    if manifest is None:
         label, sources, is_refused = f"{name}<br/>damaged", "", True
     else:
         is_refused = manifest.status != "promoted"
         kept = sum(counts.get("kept", 0) for counts in manifest.funnel.values())
-        label = (
-            f"<b>{name}</b><br/>"
-            + (f"{manifest.status}, " if is_refused else "")
-            + f"{number(kept)} kept"
-        )
+        status = f"{manifest.status}, " if is_refused else ""
+        label = f"<b>{name}</b><br/>{status}{number(kept)} kept"
         sources = _sources(manifest)
     look = "refused" if is_refused else "snapshot"
     lines = [f'subgraph v{version}[" "]', "direction LR", f's{version}["{label}"]:::{look}']
