@@ -17,7 +17,22 @@ from flows.output import command
 from storage import errors
 from storage.errors import GristmillError
 
-COMMANDS = ["run", "build", "train", "sample", "inspect", "dump", "hash", "verify", "gc", "doctor"]
+COMMANDS = [
+    "run",
+    "build",
+    "train",
+    "evaluate",
+    "sample",
+    "inspect",
+    "dump",
+    "hash",
+    "verify",
+    "gc",
+    "up",
+    "down",
+    "status",
+    "doctor",
+]
 
 HEAVY = {"torch", "prefect", "pyarrow", "numba", "numpy", "pydantic", "datasets", "jinja2", "scipy"}
 

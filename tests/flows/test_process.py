@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.process import run_child
+from flows.process import error_class, run_child, run_json
+from storage.errors import BusyError, GateError, GristmillError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
 
@@ -68,6 +69,58 @@ def test_run_child_gives_code_output_and_lines() -> None:
     script = "import sys; print('one\\ntwo'); print('a\\nb', file=sys.stderr); sys.exit(3)"
     assert run_child([sys.executable, "-c", script], lines.append) == (3, "one\ntwo\n")
     assert lines == ["a", "b"]
+
+
+ROWS = """
+import json, sys
+fd = int(sys.argv[-1].removeprefix("--events="))
+with open(fd, "w", buffering=1) as pipe:
+    for step in range(5000):
+        pipe.write(json.dumps({"step": step, "text": "\\u00e9\\n"}) + "\\n")
+print("done")
+"""
+
+
+def test_rows_come_whole_and_in_order() -> None:
+    """More than the pipe holds; the command is told where to write them."""
+    rows: list[dict[str, object]] = []
+    code, out = run_child([sys.executable, "-c", ROWS], print, rows.append)
+    assert (code, out) == (0, "done\n")
+    assert [row["step"] for row in rows] == list(range(5000))
+    assert {row["text"] for row in rows} == {"\u00e9\n"}
+
+
+def test_last_line_without_an_end_is_told() -> None:
+    """What a process wrote just before it died is often that."""
+    lines: list[str] = []
+    run_child([sys.executable, "-c", "import os; os.write(2, b'one\\ntwo')"], lines.append)
+    assert lines == ["one", "two"]
+
+
+def test_a_helper_that_holds_the_pipes_holds_up_nothing() -> None:
+    """The command is done when its process is, whatever it left behind; that is killed."""
+    seen: list[str] = []
+    script = (
+        "import subprocess, sys; other = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
+        "print(other.pid, file=sys.stderr, flush=True)"
+    )
+    start = time.monotonic()
+    assert run_child([sys.executable, "-c", script], seen.append) == (0, "")
+    assert time.monotonic() - start < 20
+    wait_until(lambda: not is_running(int(seen[0])))
+
+
+def test_errors_keep_their_class_through_the_process() -> None:
+    """What `gristmill --json` says it ended with is raised here; anything else is our base class."""
+    assert error_class("BusyError") is BusyError
+    for other in ("ZeroDivisionError", "ClassVar", ""):
+        assert error_class(other) is GristmillError
+    killed = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    with pytest.raises(GristmillError, match=r"killed by SIGKILL.*out of memory.*start it again"):
+        run_json([sys.executable, "-c", killed], print)
+    refused = """print('{"error": "no", "kind": "GateError"}'); raise SystemExit(3)"""
+    with pytest.raises(GateError, match="no"):
+        run_json([sys.executable, "-c", refused], print)
 
 
 STUBBORN = """
