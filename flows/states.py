@@ -4,6 +4,7 @@ An error of ours becomes a Failed state instead of an exception, because Prefect
 the flow's caller gets the exception all the same.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,15 @@ from prefect.states import Completed, Failed
 
 from flows.deadline import TimeIsUp
 from storage.errors import CorruptError, GateError, GristmillError, OutOfTime, SourceGoneError
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line says what the run's state does not: its own error with a page of traceback is none."""
+    return not (record.exc_info and isinstance(record.exc_info[1], GristmillError))
+
+
+for _name in ("prefect.flow_runs", "prefect.engine"):  # the flow's caller in a worker's process
+    logging.getLogger(_name).addFilter(_is_news)
 
 
 class Quarantined(GateError):
