@@ -85,7 +85,9 @@ def _wanted(
             wanted.append(
                 AutomationCore(
                     name=f"{corpus}: train on a fresh snapshot",
-                    description=f"A promoted snapshot of {corpus} with new content is trained on{ask}.",
+                    description=(
+                        f"At {events.SNAPSHOT_PROMOTED} of {corpus}: train on the newest snapshot{ask}."
+                    ),
                     tags=[corpus],
                     trigger=_on(events.SNAPSHOT_PROMOTED, corpus, lake),
                     actions=[
@@ -98,7 +100,9 @@ def _wanted(
             wanted.append(
                 AutomationCore(
                     name=f"{corpus}: judge a trained model",
-                    description=f"A finished training run on {corpus} is compared with the release before it.",
+                    description=(
+                        f"At {events.RUN_FINISHED} of {corpus}: compare the model with the release before it."
+                    ),
                     tags=[corpus],
                     trigger=_on(events.RUN_FINISHED, corpus, lake),
                     actions=[_run(ids[f"evaluate-release/{corpus}"], parameters, release=release)],
@@ -131,7 +135,9 @@ def _run(deployment: str, parameters: dict[str, Any], **sections: dict[str, Any]
 def _tell(news: Notification, lake: Lake) -> AutomationCore:
     return AutomationCore(
         name=f"{news.corpus}: tell {news.teller} of '{news.occasion}'",
-        description=f"As [[notify]] in the recipe of {news.corpus} says.",
+        description=(
+            f"At {news.event} of {news.corpus}: one message, as [[notify]] in its recipe says."
+        ),
         tags=[news.corpus],
         trigger=_on(news.event, news.corpus, lake),
         actions=[news.action],
@@ -139,9 +145,14 @@ def _tell(news: Notification, lake: Lake) -> AutomationCore:
 
 
 def _dead_runs(lake: Lake, ids: Mapping[str, str]) -> AutomationCore:
+    # Nobody can tell a dead run from one whose server was away: after an outage of more than a minute, runs at work are
+    # shown as Crashed at once and, without their concurrency slot, ended by Prefect within four minutes (measured).
+    # Finished work is kept, and the next run goes on.
     return AutomationCore(
         name=f"dead runs on {lake.url}",
-        description=f"A run that gave no sign of life for {DEAD_AFTER_S} s is shown as Crashed.",
+        description=(
+            f"A run of this lake's deployments without a heartbeat for {DEAD_AFTER_S} s is shown as Crashed."
+        ),
         trigger=EventTrigger(
             after={"prefect.flow-run.heartbeat"},
             expect={"prefect.flow-run.*"},
