@@ -7,7 +7,7 @@ beginning, and `asked_version` says there what it was about.
 import re
 from typing import Literal
 
-from prefect import suspend_flow_run
+from prefect import get_run_logger, suspend_flow_run
 from prefect.context import FlowRunContext
 from prefect.input import RunInput
 from prefect.runtime import deployment
@@ -15,6 +15,8 @@ from pydantic import Field
 
 from flows.card import snapshot_card
 from flows.report import read_rejects
+from flows.states import rename_run
+from pipeline.display import duration
 from storage.errors import ConfigError
 from storage.snapshot import Snapshot
 
@@ -51,9 +53,17 @@ def ask(snapshot: Snapshot, hours: float) -> Approval:
             "training.approval: expected 'none' in a run that no deployment starts again after the answer, got 'ask'; "
             "start it as train-on-snapshot of 'gristmill up', or set 'none'"
         )
-    form = Approval.with_initial_data(description=_card(snapshot))
-    key = f"approve-{snapshot.manifest.version}"
-    return suspend_flow_run(wait_for_input=form, timeout=round(hours * 3600), key=key)
+    version = snapshot.manifest.version
+    if asked_version() != version:
+        rename_run(f"train on {snapshot.ref}? Somebody has to answer")
+        get_run_logger().info(
+            f"{snapshot.ref}: waiting {duration(hours * 3600)} at most for an answer; "
+            "'Resume' in this page's menu, at the top right, shows the data card and asks"
+        )
+    question = f"**Train on {snapshot.ref}? The answer is asked below this card.**\n\n"
+    form = Approval.with_initial_data(description=question + _card(snapshot))
+    timeout_s = round(hours * 3600)
+    return suspend_flow_run(wait_for_input=form, timeout=timeout_s, key=f"approve-{version}")
 
 
 def _card(snapshot: Snapshot) -> str:
