@@ -5,7 +5,6 @@ here finds its work done there.
 """
 
 import os
-import socket
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
@@ -56,7 +55,8 @@ def reconcile(
 
     `is_new_server`: the server knew nothing of this lake, so events that an earlier one has taken are sent again.
     """
-    told = _end_dead_runs(client, pool)
+    # A bucket may have a site on another machine: its dead runs are found by their missing heartbeats alone.
+    told = _end_dead_runs(client, pool) if lake.is_local else []
     for path, recipe in recipes.items():
         told += _go_on_building(client, lake, path, recipe)
         told += _go_on_training(client, lake, path, recipe, is_new_server)
@@ -87,14 +87,13 @@ def _end_dead_runs(client: SyncPrefectClient, pool: str) -> list[str]:
 
 def _why_dead(run: FlowRun) -> str:
     """In words why there is no process behind a run; empty if there may be one."""
-    host, _, pid = (run.infrastructure_pid or "").partition(":")
-    if not pid:
-        since = run.state.timestamp if run.state else datetime.now(UTC)
-        is_stuck = run.state_type == StateType.PENDING and _age(since) > timedelta(seconds=START_S)
-        return f"no process was started within {START_S} s" if is_stuck else ""
-    if host != socket.gethostname() or not pid.isdigit():
-        return ""  # another machine's worker; the automation that watches heartbeats sees it
-    return "" if _is_process_of(int(pid), run) else f"its process {pid} is gone"
+    pid = run.infrastructure_pid or ""
+    if pid.isdigit():
+        return "" if _is_process_of(int(pid), run) else f"its process {pid} is gone"
+    since = run.state.timestamp if run.state else datetime.now(UTC)
+    if run.state_type == StateType.PENDING and _age(since) > timedelta(seconds=START_S):
+        return f"no process was started within {START_S} s"
+    return ""
 
 
 def _is_process_of(pid: int, run: FlowRun) -> bool:

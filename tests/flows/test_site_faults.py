@@ -9,10 +9,11 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from .test_site import TRAIN, site_recipe
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(400)]
 
-Command = Callable[..., Any]
+GRISTMILL = (sys.executable, "-m", "flows.cli")
 
 LONGER = TRAIN.replace("steps = 6", "steps = 1500").replace("eval_every = 3", "eval_every = 500")
 LONGER = LONGER.replace("checkpoint_every = 2", "checkpoint_every = 50")
@@ -44,7 +45,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Hashes of the same corpus and training, made by the command line."""
     folder = tmp_path_factory.mktemp("undisturbed")
     recipe = site_recipe(folder / "corpus", train=LONGER)
-    command = ["gristmill", "run", str(recipe), "--lake", str(folder / "lake"), "--json"]
+    command = [*GRISTMILL, "run", str(recipe), "--lake", str(folder / "lake"), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
@@ -65,11 +66,11 @@ def assert_as_undisturbed(site: SiteProcess, undisturbed: dict[str, Any]) -> Non
         ("tiny@1", undisturbed["snapshot"]),
         (result.parent.name, undisturbed["run"]),
     ):
-        command = ["gristmill", "hash", ref, "--lake", str(site.lake), "--json"]
+        command = [*GRISTMILL, "hash", ref, "--lake", str(site.lake), "--json"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert json.loads(done.stdout)["hash"] == expected
     verified = subprocess.run(
-        ["gristmill", "verify", "--lake", str(site.lake)],
+        [*GRISTMILL, "verify", "--lake", str(site.lake)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -111,7 +112,7 @@ def test_killed_flow_run_goes_on(site: SiteProcess, undisturbed: dict[str, Any])
     site.start("--now")
     until_training_steps(site.lake, 100, 120)
     [run] = site.wait_for("train-on-snapshot", {"Running"}, 30)
-    os.kill(int(run["infrastructure_pid"].partition(":")[2]), signal.SIGKILL)
+    os.kill(int(run["infrastructure_pid"]), signal.SIGKILL)
     wait_until(lambda: not [c for c in site.processes().values() if "--die-with" in c], 10)
     site.wait_for("train-on-snapshot", {"Crashed"}, 90)
     site.wait_for("train-on-snapshot", {"Trained"}, 180)
@@ -211,7 +212,7 @@ def test_newest_of_several_snapshots_is_trained_next(site: SiteProcess) -> None:
             words = path.read_text().split()
             words.reverse()  # another text of the same words
             (prose / f"{number}-{path.name}").write_text(" ".join(words[number * 7 :]) + ".\n")
-        command = ["gristmill", "build", site.arguments[0], "--lake", str(site.lake), "--no-flow"]
+        command = [*GRISTMILL, "build", site.arguments[0], "--lake", str(site.lake), "--no-flow"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stderr
     wait_until(
