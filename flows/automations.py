@@ -70,7 +70,8 @@ def _sorted(value: Any) -> Any:
 def _wanted(
     lake: Lake, recipes: Mapping[str, Recipe], ids: Mapping[str, str]
 ) -> list[AutomationCore]:
-    wanted = [_dead_runs(lake, ids)]
+    # Where lake and worker are on one machine, the site sees dead processes itself (flows/reconcile.py).
+    wanted = [] if lake.is_local else [_dead_runs(lake, ids)]
     for path, recipe in recipes.items():
         corpus = recipe.build.name
         parameters = {"corpus": {"recipe": path, "lake": lake.url, "overrides": []}}
