@@ -3,13 +3,29 @@
 Deployments and automations fill them in; whoever starts a run by hand in the UI changes what is to be different.
 """
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _may_be_empty(position: int) -> Callable[[dict[str, Any]], None]:
+    """As a field that may be left empty; the form would show a choice between `str` and `None` instead."""
+
+    def change(schema: dict[str, Any]) -> None:
+        [kind] = [kind for kind in schema.pop("anyOf") if kind["type"] != "null"]
+        del schema["default"]  # with one, Prefect refuses the null that an empty field stands for
+        schema.update(kind, position=position)
+
+    return change
+
+
+_Text = Annotated[str | None, BeforeValidator(lambda value: value or None)]
+"""Text, where a field that was emptied again is none."""
 
 
 class Corpus(_Section):
@@ -38,13 +54,13 @@ class Effort(_Section):
         default=None,
         ge=1,
         description="Cores to use; empty: all that the machine has.",
-        json_schema_extra={"position": 0},
+        json_schema_extra=_may_be_empty(0),
     )
     timeout_hours: float | None = Field(
         default=None,
         gt=0,
         description="End the run after so long; finished work is kept. Empty: as the recipe's [limits] say.",
-        json_schema_extra={"position": 1},
+        json_schema_extra=_may_be_empty(1),
     )
     log: Literal["normal", "detailed"] = Field(
         default="normal",
@@ -56,20 +72,20 @@ class Effort(_Section):
 class Training(_Section):
     """What to train on."""
 
-    snapshot: str | None = Field(
+    snapshot: _Text = Field(
         default=None,
         description="A promoted snapshot such as corpus@3; empty: the newest one.",
-        json_schema_extra={"position": 0},
+        json_schema_extra=_may_be_empty(0),
     )
     if_newer: Literal["take the newer", "keep to this"] = Field(
         default="keep to this",
         description="When a newer snapshot has been promoted by the time the run begins.",
         json_schema_extra={"position": 1},
     )
-    run: str | None = Field(
+    run: _Text = Field(
         default=None,
         description="Name of the training run; empty: from snapshot and settings.",
-        json_schema_extra={"position": 2},
+        json_schema_extra=_may_be_empty(2),
     )
     approval: Literal["none", "ask"] = Field(
         default="none",
@@ -81,10 +97,10 @@ class Training(_Section):
 class Release(_Section):
     """Which trained model to judge."""
 
-    run: str | None = Field(
+    run: _Text = Field(
         default=None,
         description="A finished training run; empty: the newest one of the corpus.",
-        json_schema_extra={"position": 0},
+        json_schema_extra=_may_be_empty(0),
     )
     promote: Literal["if it is not worse", "always", "never"] = Field(
         default="if it is not worse",
