@@ -15,7 +15,7 @@ from typing import Any, Literal
 from flows.artifacts import CARD_S, Throttle, card_key, publish_card
 from flows.report import read_run
 from flows.training_card import TrainingStatus, training_card
-from storage.errors import LakeError
+from storage.errors import Interrupted, LakeError
 from storage.lake import Lake
 from storage.snapshot import Snapshot
 
@@ -33,7 +33,7 @@ def watch_training(lake: Lake, run: str, snapshot: Snapshot) -> Iterator["Traini
     def keep_publishing() -> None:
         throttle = Throttle(CARD_S)
         while not is_over.wait(0.5):
-            if watch.has_news and throttle.is_due():
+            if watch.was_told and throttle.is_due():
                 with suppress(LakeError):  # the training's own next write says it better
                     watch.publish("training")
 
@@ -44,6 +44,9 @@ def watch_training(lake: Lake, run: str, snapshot: Snapshot) -> Iterator["Traini
     try:
         yield watch
         state = "finished"
+    except Interrupted as error:
+        watch.note = str(error)
+        raise
     except Exception as error:
         state, watch.note = "failed", str(error)
         raise
@@ -59,7 +62,7 @@ class TrainingWatch:
     def __init__(self, lake: Lake, run: str, snapshot: Snapshot) -> None:
         self.lake, self.run, self.snapshot = lake, run, snapshot
         self.note = ""
-        self.has_news = False
+        self.was_told = False
         self._config: Row = {}
         self._metrics: list[Row] = []
         self._evaluations: list[Row] = []
@@ -83,7 +86,7 @@ class TrainingWatch:
                 self._samples.append(what)
             case "damaged" | "uncompiled":
                 self.note = row["message"]
-        self.has_news = True
+        self.was_told = True
 
     def _take_over(self, last_step: int | None) -> None:
         """What the lake knows of the run: all if it is finished, else what came before the checkpoint."""
@@ -127,9 +130,8 @@ class TrainingWatch:
 
     def publish(self, state: Literal["training", "finished", "stopped", "failed"]) -> None:
         """Bring the card up to date, in Prefect and in the lake; nothing, if nothing was ever told."""
-        if not self.has_news:
+        if not self.was_told:
             return
-        self.has_news = False
         publish_card(
             self.lake,
             card_key("training-card", self.snapshot.manifest.name),
