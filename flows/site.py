@@ -157,6 +157,7 @@ class Site:
         self.worker = Program("worker", ["prefect", "worker", "start", *pool], self.folder)
         self.database: tuple[int, int] | None = None
         self.is_new_server = False
+        self.told: list[str] = []
         self.silent_since: float | None = None
 
     def check(self) -> None:
@@ -341,8 +342,11 @@ class Site:
         with _client() as client:
             question = {"work_pools": {"name": {"any_": [self.pool]}}}
             self.is_new_server |= not ask(client, "/work_pools/filter", question)
-        for line in deploy(self.lake, self.recipes, self.pool):
-            self.output.note(line)
+        lines = deploy(self.lake, self.recipes, self.pool)
+        for line in lines:
+            if line not in self.told:  # what is missing is told at every call
+                self.output.note(line)
+        self.told = lines
 
     def _reconcile(self) -> None:
         from flows.reconcile import reconcile  # late: prefect

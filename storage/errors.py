@@ -40,7 +40,7 @@ class InputError(GristmillError):
 class SourceGoneError(InputError):
     """A source that earlier snapshots read from matches nothing now."""
 
-    def __init__(self, message: str, source: str) -> None:
+    def __init__(self, message: str, source: str = "") -> None:
         super().__init__(message, source)  # both, so that it can be pickled
         self.source = source
 
