@@ -202,16 +202,17 @@ def _domains(manifest: Row, parent: Row | None) -> str:
     lines = []
     for domain in ranked[:MAX_DOMAINS]:
         row, was = now[domain], old.get(domain, {})
-        added = row.get("documents", 0) - was.get("documents", 0)
+        documents = number(row.get("documents", 0))
         share = percent(row.get("num_bytes", 0), whole)
         if parent is not None:
+            documents += f" ({row.get('documents', 0) - was.get('documents', 0):+,})"
             moved = row.get("num_bytes", 0) / (whole or 1) - was.get("num_bytes", 0) / (former or 1)
             share += f" ({signed(100 * moved, 1)})" if abs(moved) >= 0.0005 else ""
         mix = summary.get("mix", {}).get(domain, {}).get("share")
         lines.append(
             [
                 plain(domain),
-                f"{number(row.get('documents', 0))} (+{number(added)})",
+                documents,
                 size(row.get("num_bytes", 0)),
                 short(row.get("tokens", 0)),
                 share,

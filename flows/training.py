@@ -34,8 +34,9 @@ from storage.snapshot import Snapshot
 def _run_name() -> str:
     parameters = runtime.flow_run.parameters
     training = parameters["training"]
-    what = "the newest" if training.if_newer == "take the newer" else training.snapshot
-    return f"train on {training.run or what or 'the newest'}"
+    newest = f"the newest {(training.snapshot or '').partition('@')[0]}".rstrip()
+    what = newest if training.if_newer == "take the newer" else training.snapshot
+    return f"train on {training.run or what or newest}"
 
 
 @flow(name="train-on-snapshot", flow_run_name=_run_name, persist_result=False)

@@ -178,5 +178,5 @@ class _Range:
     def _wait(self) -> Any:
         self._is_over.wait()
         if self._done >= self.end:
-            return Completed()
+            return Completed(message=self.title)
         return Cancelled(name="Stopped", message=f"{self.end - self._done} of them are left to do")

@@ -52,6 +52,11 @@ def test_card_says_what_the_manifest_says() -> None:
     assert 'parent["tiny@1 00000000"] --> this' in card
 
 
+def test_first_snapshot_says_nothing_of_growth() -> None:
+    """All of it is new."""
+    assert "(+" not in snapshot_card(manifest(1), None, [])
+
+
 def test_failed_gate_stands_out() -> None:
     """A quarantined snapshot shows which gate refused it."""
     gate = {"name": "removed share", "value": 1, "limit": 0.9, "passed": False, "detail": "web"}
