@@ -254,5 +254,5 @@ def _prefect() -> Check:
             advice = "something else listens there: start Prefect with another --port"
             return Check("prefect server", "warning", f"port {PREFECT_PORT} is taken", advice)
     return Check(
-        "prefect server", "ok", f"none runs, port {PREFECT_PORT} is free; only --flow needs one"
+        "prefect server", "ok", f"none runs, port {PREFECT_PORT} is free; 'gristmill up' starts one"
     )

@@ -385,7 +385,9 @@ def test_a_server_that_is_not_there_is_one_plain_message(
 
 def test_a_lock_is_held_by_one_and_says_by_whom(lake: Lake) -> None:
     """A second one is told what, who, where and since when; afterwards the lock is free; others are independent."""
+    assert lake.lock_holder("build-x") == ""
     with lake.lock("build-x", doing="building 'x'"):
+        assert lake.lock_holder("build-x").startswith("building 'x' (pid ")
         with (
             pytest.raises(
                 BusyError, match=rf"already building 'x' \(pid {os.getpid()} on .*, since \d{{4}}-"
@@ -395,6 +397,7 @@ def test_a_lock_is_held_by_one_and_says_by_whom(lake: Lake) -> None:
             pass
         with lake.lock("build-y", doing="building 'y'"):
             pass
+    assert lake.lock_holder("build-x") == ""
     with lake.lock("build-x", doing="building 'x'"):
         pass
 
