@@ -1,6 +1,7 @@
 """What a site survives: every part of it killed, its database locked or lost, work asked for twice, a full disk.
 
-The lake decides what is right: one snapshot, one training of it, the same bytes as without any fault.
+The lake decides what is right: one snapshot, one training of it, the same bytes as without any fault. The loss of power
+and doubled work are in every run with the marker `prefect`; `-m "prefect and slow"` runs the others, ten minutes.
 """
 
 import json
@@ -82,6 +83,7 @@ def result_is_there(site: SiteProcess) -> bool:
     return bool(list(site.lake.glob("runs/*/result.json")))
 
 
+@pytest.mark.slow
 def test_killed_server_is_started_again_and_the_run_goes_on(
     site: SiteProcess, undisturbed: dict[str, Any]
 ) -> None:
@@ -94,6 +96,7 @@ def test_killed_server_is_started_again_and_the_run_goes_on(
     assert_as_undisturbed(site, undisturbed)
 
 
+@pytest.mark.slow
 def test_killed_worker_leaves_no_run_behind(site: SiteProcess, undisturbed: dict[str, Any]) -> None:
     """Its run is shown as crashed within 90 s, and another goes on from the checkpoint."""
     site.start("--now")
@@ -107,6 +110,7 @@ def test_killed_worker_leaves_no_run_behind(site: SiteProcess, undisturbed: dict
     assert_as_undisturbed(site, undisturbed)
 
 
+@pytest.mark.slow
 def test_killed_flow_run_goes_on(site: SiteProcess, undisturbed: dict[str, Any]) -> None:
     """The process of the run itself, with SIGKILL; its training dies with it."""
     site.start("--now")
@@ -138,6 +142,7 @@ def test_power_loss(site: SiteProcess, undisturbed: dict[str, Any]) -> None:
     assert not site.processes()
 
 
+@pytest.mark.slow
 def test_locked_database(site: SiteProcess, undisturbed: dict[str, Any]) -> None:
     """Somebody holds SQLite's lock for 60 s in mid-training: the run ends as if nothing had been."""
     site.start("--now")
@@ -151,6 +156,7 @@ def test_locked_database(site: SiteProcess, undisturbed: dict[str, Any]) -> None
     assert_as_undisturbed(site, undisturbed)
 
 
+@pytest.mark.slow
 def test_deleted_database(site: SiteProcess, undisturbed: dict[str, Any]) -> None:
     """The history is gone; the training is finished once, and nothing trains on the snapshot again."""
     site.start("--now")
@@ -202,6 +208,7 @@ def _post(site: SiteProcess, path: str, body: Any) -> None:
     urllib.request.urlopen(request, timeout=20).close()
 
 
+@pytest.mark.slow
 def test_newest_of_several_snapshots_is_trained_next(site: SiteProcess) -> None:
     """Two come while the training of the first is busy: the second of them is trained, the one between is not."""
     site.start("--now")
@@ -224,6 +231,7 @@ def test_newest_of_several_snapshots_is_trained_next(site: SiteProcess) -> None:
     assert trained == ["tiny@1", "tiny@3"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     os.geteuid() != 0, reason="a small file system of its own can only be mounted by root"
 )
