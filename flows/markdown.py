@@ -44,7 +44,7 @@ def plain(text: object) -> str:
 
 def wrapping(text: object) -> str:
     """The same, with places to break lines in runs without spaces: binary data or a long path would widen the page."""
-    return _escaped(re.sub(r"\S{24}(?=\S)", "\\g<0>\u200b", _one_line(text)))
+    return _escaped(re.sub(r"\S{24}(?=\S)", f"\\g<0>{_BREAK}", _one_line(text)))
 
 
 def _one_line(text: object) -> str:
@@ -52,8 +52,14 @@ def _one_line(text: object) -> str:
 
 
 def _escaped(text: str) -> str:
-    return html.escape(text, quote=False).translate(_MARKDOWN)
+    return html.escape(_LINK.sub(f"\\g<0>{_BREAK}", text), quote=False).translate(_MARKDOWN)
 
+
+_BREAK = "\u200b"
+"""A place where a line may break, without width."""
+
+# Viewers make links of addresses even if their signs are written as entities; with a break inside they are none.
+_LINK = re.compile(r"https?:(?=//)|www(?=\.)|(?<=[\w.+-])(?=@[\w-]+\.)", re.IGNORECASE)
 
 # html.escape has done <, > and &, and its "&lt;" must stay, so neither & nor ; is here, and one pass is a must for #.
 _MARKDOWN = {ord(character): f"&#{ord(character)};" for character in "\\`*_[](){}|~#!:"}

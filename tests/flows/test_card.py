@@ -4,6 +4,7 @@ import html
 import re
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,6 +56,17 @@ def test_card_says_what_the_manifest_says() -> None:
 def test_first_snapshot_says_nothing_of_growth() -> None:
     """All of it is new."""
     assert "(+" not in snapshot_card(manifest(1), None, [])
+
+
+@pytest.mark.parametrize(
+    "text", ["http://a.example/b", "HTTPS://a.example", "www.a.example", "somebody@mail.example"]
+)
+def test_address_is_no_link(text: str) -> None:
+    """GitHub's markdown makes links of addresses in text; here they are broken, and references of ours are whole."""
+    _, shown = seen(snapshot_card(manifest(2), manifest(1), [reject(f"see {text} for tiny@2")]))
+    assert text not in shown
+    assert f"see {text} for tiny@2" in shown.replace("\u200b", "")
+    assert "tiny@2" in shown
 
 
 def test_failed_gate_stands_out() -> None:
