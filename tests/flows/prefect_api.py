@@ -43,6 +43,17 @@ def events(
     return found
 
 
+def newest_runs(environment: Mapping[str, str], number: int) -> list[dict[str, Any]]:
+    """The flow runs that began last, newest first; not those that are only scheduled, of whoever used the server."""
+    begun = {"flow_runs": {"start_time": {"is_null_": False}}, "sort": "START_TIME_DESC"}
+    return ask(environment, "flow_runs/filter", begun | {"limit": number})
+
+
+def newest_run(environment: Mapping[str, str]) -> dict[str, Any]:
+    """The flow run that began last."""
+    return newest_runs(environment, 1)[0]
+
+
 def wait_until(is_true: Callable[[], Any], seconds: float, what: str = "it") -> Any:
     """Wait until `is_true()` is, and return what it gave; fail after so many seconds."""
     end = time.monotonic() + seconds

@@ -14,7 +14,7 @@ import pytest
 from flows.deadline import deadline
 
 from .conftest import write_corpus
-from .prefect_api import ask, wait_until
+from .prefect_api import ask, newest_run, wait_until
 
 pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
 
@@ -181,7 +181,7 @@ except OutOfTime:
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 75, out
     assert "Traceback" not in out
-    [run] = ask(prefect_environment, "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})
+    run = newest_run(prefect_environment)
     assert (run["state_type"], run["state_name"]) == ("FAILED", "TimedOut")
     assert "building 'tiny': stopped after 2.0 s" in run["state"]["message"]
     assert run["name"].endswith(" out of time")

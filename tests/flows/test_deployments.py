@@ -262,7 +262,7 @@ def test_a_recipe_that_goes_and_comes_back(
         "evaluate-release/tiny",
     }
     names = [automation["name"] for automation in ask(server, "automations/filter", {})]
-    assert len(names) == 3
+    assert len(names) == 2
     assert not any(name.startswith("tiny") for name in names)
     paused = {ids["build-corpus/tiny"], ids["train-on-snapshot/tiny"]}
     assert not [run for run in scheduled(server) if run["deployment_id"] in paused]

@@ -14,7 +14,7 @@ import pytest
 from storage.lake import Lake
 
 from .conftest import TINY_MODEL
-from .prefect_api import ask
+from .prefect_api import ask, newest_run
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(300)]
 
@@ -54,8 +54,7 @@ except GristmillError:
     )
     assert done.returncode == 0, done.stdout
     assert "Traceback" not in done.stdout
-    [run] = ask(environment, "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})
-    return run
+    return newest_run(environment)
 
 
 def put(lake: Path, path: str, content: str, age_s: float) -> Path:

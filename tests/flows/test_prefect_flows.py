@@ -10,18 +10,12 @@ from pipeline.build import STAGES
 from storage.lake import Lake
 
 from .conftest import write_corpus
-from .prefect_api import ask, wait_until
+from .prefect_api import ask, newest_run, wait_until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(300)]
 
 Command = Callable[..., Any]
 Environment = dict[str, str]
-
-
-def newest_run(environment: Environment) -> dict[str, Any]:
-    """The flow run that began last."""
-    [run] = ask(environment, "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})
-    return run
 
 
 def artifacts(environment: Environment, run: dict[str, Any], key: str) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import pytest
 from storage.errors import BusyError, CorruptError, InputError, LakeError
 
 from .conftest import write_corpus
-from .prefect_api import ask, wait_until
+from .prefect_api import ask, newest_run, newest_runs, wait_until
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(300)]
 
@@ -33,11 +33,6 @@ def run_python(code: str, *arguments: object, **environment: str) -> str:
     )
     assert done.returncode == 0, done.stdout
     return done.stdout
-
-
-def newest_run(environment: Environment) -> dict[str, Any]:
-    [run] = ask(environment, "flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})
-    return run
 
 
 def tasks_of(environment: Environment, run: dict[str, Any]) -> list[dict[str, Any]]:
@@ -171,8 +166,7 @@ build([LakeError("still full"), LakeError("full"), LakeError("full")])
     )
     ends = [line for line in out.splitlines() if line.startswith(("gave", "raised"))]
     assert ends == ["gave {'documents': 20}", "raised wrong", "raised still full"]
-    question = {"sort": "START_TIME_DESC", "limit": 3}
-    exhausted, wrong, passed = ask(prefect_environment, "flow_runs/filter", question)
+    exhausted, wrong, passed = newest_runs(prefect_environment, 3)
     attempts = {}
     for name, run in (("passed", passed), ("wrong", wrong), ("exhausted", exhausted)):
         tasks = tasks_of(prefect_environment, run)
