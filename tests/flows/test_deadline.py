@@ -14,7 +14,7 @@ import pytest
 from flows.deadline import deadline
 
 from .conftest import write_corpus
-from .prefect_api import ask, newest_run, wait_until
+from .prefect_api import newest_run, wait_until
 
 pytestmark = [pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
 
@@ -156,6 +156,7 @@ def test_watchdog_dies_with_a_killed_process() -> None:
 
 
 @pytest.mark.prefect
+@pytest.mark.slow
 def test_build_at_its_limit_is_timed_out_and_goes_on(
     prefect_environment: dict[str, str], gristmill: Callable[..., Any], tmp_path: Path
 ) -> None:

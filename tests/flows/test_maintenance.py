@@ -14,7 +14,7 @@ import pytest
 from storage.lake import Lake
 
 from .conftest import TINY_MODEL
-from .prefect_api import ask, newest_run
+from .prefect_api import newest_run
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(300)]
 

@@ -265,7 +265,10 @@ def start_worker(prefect_environment: Environment) -> Iterator[Callable[[], None
     end()
 
 
-@pytest.mark.parametrize("answer", ["train", "do not train", "none"])
+@pytest.mark.parametrize(
+    "answer",
+    ["train", *(pytest.param(a, marks=pytest.mark.slow) for a in ("do not train", "none"))],
+)
 def test_training_waits_for_a_person(
     answer: str,
     prefect_environment: Environment,

@@ -57,7 +57,7 @@ def logs_of(environment: Environment, run: dict[str, Any], least: int) -> list[d
     return ask(environment, "logs/filter", question)
 
 
-@pytest.mark.parametrize(("files", "ranges"), [(6, 1), (19, 5), (99, 16)])
+@pytest.mark.parametrize(("files", "ranges"), [(6, 1), (99, 16)])
 def test_ranges_of_shards_are_task_runs(
     prefect_environment: Environment,
     gristmill_process: Callable[..., Any],
