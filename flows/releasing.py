@@ -103,7 +103,7 @@ def _judge(
 
 def _score(lake: Lake, run: str, snapshot: Snapshot, effort: Effort, title: str) -> dict[str, Any]:
     """What `gristmill evaluate --json` says of a run, as a task."""
-    command = [sys.executable, "-m", "flows.cli", "evaluate", run, "--lake", lake.url]
+    command = [sys.executable, "-P", "-m", "flows.cli", "evaluate", run, "--lake", lake.url]
     command += ["--snapshot", snapshot.ref, "--json", f"--die-with={os.getpid()}"]
     command += [] if effort.workers is None else [f"--workers={effort.workers}"]
     return step(

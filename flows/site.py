@@ -95,7 +95,7 @@ class Program:
         self.starts.append(time.monotonic())
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "flows.child", str(os.getpid()), *self.arguments],
+                [sys.executable, "-P", "-m", "flows.child", str(os.getpid()), *self.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -165,7 +165,7 @@ def _train_and_tell(
 
 def _command(corpus: Corpus, effort: Effort, lake: Lake, snapshot: Snapshot, run: str) -> list[str]:
     """The command line that trains, or goes on as the snapshot's automatic training was begun."""
-    command = [sys.executable, "-m", "flows.cli", "train", corpus.recipe, "--lake", lake.url]
+    command = [sys.executable, "-P", "-m", "flows.cli", "train", corpus.recipe, "--lake", lake.url]
     command += ["--no-flow", "--json", f"--die-with={os.getpid()}"]
     command += [f"--snapshot={snapshot.ref}", f"--run={run}"]
     command += [] if effort.workers is None else [f"--workers={effort.workers}"]

@@ -1,5 +1,6 @@
 """A child process never outlives its parent, and ends in order when nobody waits for it any more."""
 
+import os
 import subprocess
 import sys
 import time
@@ -145,3 +146,32 @@ def test_child_and_its_children_end_when_waiting_is_broken_off() -> None:
         run_child([sys.executable, "-c", STUBBORN], stop)
     assert time.monotonic() - start < 10
     wait_until(lambda: not is_running(seen[0]))
+
+
+def test_a_program_of_a_site_dies_with_its_parent(tmp_path: Path) -> None:
+    """Also one that was started in a folder with packages of the same names as ours."""
+    (tmp_path / "flows").mkdir()
+    (tmp_path / "flows/__init__.py").write_text("raise SystemExit('somebody else\\'s flows')")
+    script = (
+        "import os, subprocess, sys, time\n"
+        "from pathlib import Path\n"
+        "from flows.site import Program\n"
+        "os.chdir(sys.argv[1])\n"
+        "program = Program('server', ['http.server', '--bind', '127.0.0.1', '0'], Path(sys.argv[1]))\n"
+        "program.start()\n"
+        "while 'Serving' not in program.log.read_text() and program.is_running:\n"
+        "    time.sleep(0.05)\n"
+        "print(program.process.pid if program.is_running else program.how_it_ended(), flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    command = [sys.executable, "-u", "-c", script, str(tmp_path)]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
+        assert parent.stdout is not None
+        said = parent.stdout.readline().strip()
+        parent.kill()
+    assert said.isdigit(), said
+    end = time.monotonic() + 10
+    while Path(f"/proc/{said}").exists():
+        assert time.monotonic() < end, "the program outlived its parent"
+        time.sleep(0.05)
