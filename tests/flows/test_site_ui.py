@@ -171,6 +171,12 @@ def open_card(site: SiteProcess, page: "Page", key: str, text: str) -> "Locator"
     return card
 
 
+def stored(site: SiteProcess, key: str) -> str:
+    """The newest card of a key as the server has it."""
+    [row] = ask(site.api, "artifacts/latest/filter", {"artifacts": {"key": {"any_": [key]}}})
+    return row["data"]
+
+
 def assert_only_text(card: "Locator") -> None:
     """Nothing on the card is there but what our own markdown makes."""
     assert card.locator("script, iframe, object, form, input, [onerror], [onclick]").count() == 0
@@ -220,7 +226,8 @@ def test_form_of_a_custom_run(site: SiteProcess, page: "Page") -> None:
 def test_build_is_complete_with_its_stages(site: SiteProcess, page: "Page") -> None:
     """The run's name says what came of it; its stages are task runs, drawn as bars over time."""
     path = run_page(site, "build-corpus")
-    see(page, path, "quickstart@1 promoted", 180)
+    site.wait_for("build-corpus", {"Promoted"}, 180)
+    see(page, path, "quickstart@1 promoted")
     page.get_by_text("Promoted", exact=True).first.wait_for()
     timeline = page.locator("canvas").first
     timeline.wait_for()
@@ -241,23 +248,26 @@ def test_automation_has_started_the_training(site: SiteProcess, page: "Page") ->
 
 def test_training_card_changes_while_it_trains(site: SiteProcess, page: "Page") -> None:
     """The same card, looked at again, has got on; at the end it has curves, and a prompt that stayed text."""
-    card = open_card(site, page, "training-card-quickstart", "trained on")
+    key = "training-card-quickstart"
+    see(page, "artifacts", key, 180)
+    before = stored(site, key)
+    card = open_card(site, page, key, "trained on")
     first = shown(card)
     assert "training" in first
 
     def is_other() -> bool:
+        if stored(site, key) == before:  # each look at a page takes a second of a core
+            return False
         page.reload()
         card.get_by_text("trained on").wait_for()
         return shown(card) != first
 
     wait_until(is_other, 240, "the card to change")
-
-    def is_finished() -> bool:
-        page.reload()
-        card.get_by_text("trained on").wait_for()
-        return "finished" in shown(card)
-
-    wait_until(is_finished, 240, "the training to be finished")
+    wait_until(lambda: ": finished\n" in stored(site, key), 240, "the training to be finished")
+    page.reload()
+    card.get_by_text("finished").wait_for()
+    card.get_by_text("trained on").wait_for()
+    page.wait_for_load_state("networkidle")
     assert PROMPT in shown(card)
     assert_only_text(card)
 
