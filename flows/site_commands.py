@@ -98,7 +98,10 @@ def stop_site(output: Output, location: str, *, timeout_s: float) -> None:
 def _exists(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except (ProcessLookupError, PermissionError):  # gone; or, its number given away, somebody else's
+    except (
+        ProcessLookupError,
+        PermissionError,
+    ):  # gone; or, its number given away, somebody else's
         return False
     return True
 
