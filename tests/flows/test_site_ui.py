@@ -52,8 +52,8 @@ PROMPT = "<script>alert('prompt')</script>"
 TRAIN = f"""
 [train]
 preset = "1m"
-steps = 150
-batch_tokens = 2048
+steps = 120
+batch_tokens = 1024
 warmup_steps = 10
 eval_every = 50
 eval_tokens = 8192
