@@ -1,11 +1,11 @@
-"""Kernels of near-duplicate detection: texts -> shingle hashes -> MinHash signatures -> band keys.
+"""From texts to what near-duplicates are found by: texts -> shingle hashes -> MinHash signatures -> band keys.
 
 Two documents are near-duplicates when their sets of shingles overlap (Broder 1997). A shingle is a run of `ngram`
 words, or of 24 characters where words do not tell: in code, and in scripts written without spaces. Signatures are
 datasketch's (`affine32`, 128 permutations, seed 1) over the shingle hashes, bit for bit, so that its index, forest and
-`LeanMinHash` work on stored rows. Everything here is plain NumPy over blocks of documents that stay in the L2 cache.
+`LeanMinHash` work on stored rows. The work is done by the loops in `kernels.py`, on Arrow's own bytes.
 
-The definition, which any faster version has to match on every string:
+The definition, on any string (`tests/pipeline/numpy_minhash.py` follows it in plain NumPy):
   fold(c)     casefold of the character if that is one character, else the first of its lower case
   word        longest run of characters that are alphanumeric, "_" or combining marks (`\\w` tears Devanagari apart)
   hash(word)  mix(sum of fold(c_i) * P^i), modulo 2^64
@@ -13,13 +13,14 @@ The definition, which any faster version has to match on every string:
   A text with fewer words (or characters) than that has one shingle of all of them; a text without any has none.
 """
 
-import unicodedata
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from storage.errors import GristmillError
@@ -38,59 +39,27 @@ SEED = 1
 """Seed of the permutations, datasketch's default."""
 EMPTY = np.uint32(0xFFFFFFFF)
 """Value of a signature's rows where the document has no shingle."""
-NUM_CHARACTERS = 24
-"""Characters of a shingle in code and in scripts without spaces (as NeMo Curator; about five words of English)."""
-
-_WORD_BASE = np.uint64(0x9E3779B97F4A7C15)  # P: odd, 2^64 / golden ratio
-_SHINGLE_BASE = np.uint64(
-    0xD6E8FEB86659FD93
-)  # Q: odd, from Mix13-like multipliers; any odd constant would do
-_CHARACTER_SALT = np.uint64(0xA0761D6478BD642F)  # keeps 24 characters from ever meeting 5 words
-_BLOCK_CHARACTERS = (
-    1 << 16
-)  # 8 bytes each in a handful of arrays: fits L2; 2^15 to 2^17 measured equal
-_BLOCK_HASHES = 1 << 14  # 64 KiB of uint32 and as much scratch; 2^13 to 2^15 measured equal
-
-_WORD, _SPACE, _UNSPACED = 1, 2, 4
-_UNSPACED_SCRIPTS = (
-    (0x0E00, 0x0FFF),  # Thai, Lao, Tibetan
-    (0x1000, 0x109F),  # Myanmar
-    (0x1780, 0x17FF),  # Khmer
-    (0x3040, 0x30FF),  # Hiragana, Katakana
-    (0x31F0, 0x31FF),  # Katakana extensions
-    (0x3400, 0x4DBF),  # Han
-    (0x4E00, 0x9FFF),
-    (0xF900, 0xFAFF),
-    (0xFF66, 0xFF9F),  # half-width Katakana
-    (0x20000, 0x3FFFF),  # Han, further planes
-)
 
 
 def shingle(text: str, domain: str = "", *, ngram: int = 5) -> Hashes:
     """Give the distinct shingle hashes of one text, sorted."""
-    return shingle_texts([text], [domain], ngram=ngram)[0]
+    return shingle_texts(pa.array([text]), pa.array([domain]), ngram=ngram)[0]
 
 
-def shingle_texts(
-    texts: Sequence[str], domains: Sequence[str], *, ngram: int = 5
-) -> tuple[Hashes, Offsets]:
+def shingle_texts(texts: pa.Array, domains: pa.Array, *, ngram: int = 5) -> tuple[Hashes, Offsets]:
     """Give the distinct shingle hashes of each text, sorted, in one flat array.
 
     Text i has `hashes[offsets[i] : offsets[i + 1]]`. In the domain "code", and where most word characters belong to a
-    script without spaces, shingles are of 24 characters and `ngram` does not matter. One pass over the characters;
-    holds 8 bytes a shingle, and a block's scratch.
+    script without spaces, shingles are of 24 characters and `ngram` does not matter. One pass over the bytes; holds 8
+    bytes a shingle, and 16 a byte of the longest text at most.
     """
-    parts: list[Hashes] = [np.empty(0, np.uint64)] * len(texts)
-    modes = np.fromiter(map(_is_by_character, texts, domains), np.bool_, len(texts))
-    for by_character in (False, True):
-        for rows in _blocks(np.flatnonzero(modes == by_character).tolist(), texts):
-            hashes, counts = _shingle_block([texts[row] for row in rows], by_character, ngram)
-            begin = 0
-            for row, end in zip(rows, np.cumsum(counts).tolist(), strict=True):
-                parts[row] = _distinct(hashes[begin:end])
-                begin = end
-    offsets = np.cumsum([0, *map(len, parts)], dtype=np.int64)
-    return np.concatenate([np.empty(0, np.uint64), *parts]), offsets
+    data, begins = _utf8(texts)
+    hashes = np.empty(begins[-1] - begins[0] + len(texts), np.uint64)  # touched as far as filled
+    counts = np.empty(len(texts), np.int64)
+    filled = _kernels().shingle_texts(
+        data, begins, _is_code(domains), ngram, _characters(), _multiplier(), hashes, counts
+    )
+    return hashes[:filled].copy(), np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
 
 
 def sign(hashes: Hashes, offsets: Offsets) -> Signatures:
@@ -99,30 +68,30 @@ def sign(hashes: Hashes, offsets: Offsets) -> Signatures:
     Row i equals `datasketch.MinHash(128, seed=1, hashfunc=int).update_batch(hashes[offsets[i]:offsets[i+1]] & 0xFFFFFFFF)`;
     a document without shingles has all rows at 0xFFFFFFFF. Repeated hashes do no harm.
     """
-    multipliers, addends = _permutations()
     signatures = np.full((len(offsets) - 1, NUM_PERM), EMPTY, np.uint32)
-    mixed = _mix32(hashes.astype(np.uint32))
-    # A segment is the part of a document that lies in one block. Documents without shingles have no segment:
-    # reduceat gives the next element, not the identity, for an empty one.
-    documents = np.flatnonzero(np.diff(offsets))
-    starts = np.unique(
-        np.concatenate([offsets[documents], np.arange(0, len(hashes), _BLOCK_HASHES)])
-    )
-    owners = documents[np.searchsorted(offsets[documents], starts, side="right") - 1]
-    product = np.empty(_BLOCK_HASHES, np.uint32)
-    for begin in range(0, len(hashes), _BLOCK_HASHES):
-        block = mixed[begin : begin + _BLOCK_HASHES]
-        scratch = product[: len(block)]
-        low, high = np.searchsorted(starts, [begin, begin + _BLOCK_HASHES])
-        segments = starts[low:high] - begin
-        minima = np.empty((NUM_PERM, len(segments)), np.uint32)
-        for k in range(NUM_PERM):
-            np.multiply(block, multipliers[k], out=scratch)
-            np.add(scratch, addends[k], out=scratch)
-            np.minimum.reduceat(scratch, segments, out=minima[k])
-        rows = owners[low:high]  # each document once: the assignment below loses nothing
-        signatures[rows] = np.minimum(signatures[rows], minima.T)
+    _kernels().sign(hashes, offsets, _permutations(), signatures)
     return signatures
+
+
+def sign_texts(
+    texts: pa.Array, domains: pa.Array, *, ngram: int = 5
+) -> tuple[Signatures, NDArray[np.int64]]:
+    """Give the signature of each text and the number of its distinct shingles, without keeping the shingles."""
+    data, begins = _utf8(texts)
+    signatures = np.full((len(texts), NUM_PERM), EMPTY, np.uint32)
+    counts = np.empty(len(texts), np.int64)
+    _kernels().sign_texts(
+        data,
+        begins,
+        _is_code(domains),
+        ngram,
+        _characters(),
+        _multiplier(),
+        _permutations(),
+        signatures,
+        counts,
+    )
+    return signatures, counts
 
 
 def band_keys(signatures: Signatures, *, bands: int, rows: int) -> Hashes:
@@ -132,24 +101,17 @@ def band_keys(signatures: Signatures, *, bands: int, rows: int) -> Hashes:
     their sum: minima of long documents are small numbers, and sums of small numbers collide (LSHBloom's trap).
     """
     keys = np.empty((len(signatures), bands), np.uint64)
-    for band in range(bands):
-        # The salt is mixed: xor of small band numbers with small minima would make bands collide.
-        key = _mix64(np.full(len(signatures), band + 1, np.uint64))
-        for row in range(band * rows, (band + 1) * rows):
-            key = (key ^ signatures[:, row]) * _WORD_BASE
-            key ^= key >> np.uint64(29)
-        keys[:, band] = _mix64(key)
+    _kernels().band_keys(np.ascontiguousarray(signatures), rows, keys)
     return keys
 
 
 def sign_documents(documents: pa.Table, config: "DedupConfig") -> pa.Table:
     """Give the SIGNATURES table of a DOCUMENTS table, row for row."""
     signatures, counts = [], []
-    for batch in documents.select(["text", "domain"]).to_batches(max_chunksize=1024):
-        texts, domains = batch["text"].to_pylist(), batch["domain"].to_pylist()
-        hashes, offsets = shingle_texts(texts, domains, ngram=config.ngram)
-        signatures.append(sign(hashes, offsets))
-        counts.append(np.diff(offsets))
+    for batch in documents.select(["text", "domain"]).to_batches():
+        values, sizes = sign_texts(batch["text"], batch["domain"], ngram=config.ngram)
+        signatures.append(values)
+        counts.append(sizes)
     flat = np.concatenate([np.empty(0, np.uint32), *(part.ravel() for part in signatures)])
     num_shingles = np.concatenate([np.empty(0, np.int64), *counts])
     item = SIGNATURES.field("signature").type
@@ -194,147 +156,54 @@ def band_key_run(signatures: Sequence[pa.Table], config: "DedupConfig") -> pa.Ta
     return pa.Table.from_arrays(columns, schema=BAND_KEYS)
 
 
-def _is_by_character(text: str, domain: str) -> bool:
-    """Whether words do not tell: code, or mostly a script without spaces."""
-    if domain == "code":
-        return True
-    if text.isascii():
-        return False
-    num_word = num_unspaced = 0
-    for begin in range(0, len(text), _BLOCK_CHARACTERS):
-        points, _ = _code_points([text[begin : begin + _BLOCK_CHARACTERS]])
-        kinds = _kinds()[points]
-        num_word += np.count_nonzero(kinds & _WORD)
-        num_unspaced += np.count_nonzero(kinds & _UNSPACED)
-    return bool(2 * num_unspaced > num_word)
+def _utf8(texts: pa.Array) -> tuple[NDArray[np.uint8], Offsets]:
+    """View the bytes of an Arrow array of texts, and where each begins; a null is empty."""
+    if not pa.types.is_string(texts.type) and not pa.types.is_large_string(texts.type):
+        texts = texts.cast(pa.large_string())
+    if texts.null_count:
+        texts = pc.fill_null(texts, "")
+    try:
+        texts.validate(full=True)  # the kernels trust offsets and continuation bytes
+    except pa.ArrowInvalid as error:
+        raise GristmillError(
+            f"shingles: expected texts in UTF-8, got an array that is none ({error}); "
+            "read the source again, its broken records are then quarantined"
+        ) from error
+    _, offsets, data = texts.buffers()
+    width = np.int32 if pa.types.is_string(texts.type) else np.int64
+    begins = np.zeros(1, np.int64)
+    if len(texts):  # an array without rows need not have offsets
+        window = slice(texts.offset, texts.offset + len(texts) + 1)
+        begins = np.frombuffer(offsets, width)[window].astype(np.int64)
+    return np.frombuffer(data or b"", np.uint8), begins
 
 
-def _blocks(rows: Sequence[int], texts: Sequence[str]) -> Iterator[list[int]]:
-    """Group rows into runs of about a block of characters; a longer text is a run of its own."""
-    block: list[int] = []
-    size = 0
-    for row in rows:
-        if block and size + len(texts[row]) > _BLOCK_CHARACTERS:
-            yield block
-            block, size = [], 0
-        block.append(row)
-        size += len(texts[row]) + 1
-    if block:
-        yield block
+def _is_code(domains: pa.Array) -> NDArray[np.bool_]:
+    """Whether each document's domain is "code"."""
+    is_code = pc.fill_null(pc.equal(domains, "code"), False)
+    return is_code.to_numpy(zero_copy_only=False)
 
 
-def _shingle_block(
-    texts: Sequence[str], by_character: bool, ngram: int
-) -> tuple[Hashes, NDArray[np.int64]]:
-    """Give the shingle hashes of texts in reading order, repeats and all, and how many each text has."""
-    read = _read_characters if by_character else _read_words
-    if len(texts) == 1 and len(texts[0]) > _BLOCK_CHARACTERS:
-        parts = [read([piece]) for piece in _pieces(texts[0])]
-        values = np.concatenate([values for values, _ in parts])
-        counts = np.array([len(values)], np.int64)
-    else:
-        values, counts = read(texts)
-    if by_character:
-        return _windows(values, counts, NUM_CHARACTERS, _CHARACTER_SALT)
-    return _windows(values, counts, ngram, np.uint64(0))
+@cache
+def _kernels() -> Any:
+    """The compiled loops. Imported late: numba takes a third of a second, and most commands do not need it."""
+    from pipeline import kernels
+
+    return kernels
 
 
-def _pieces(text: str) -> Iterator[str]:
-    """Cut a long text behind white space, where no word crosses, into pieces of a block or as little more as can be."""
-    begin = 0
-    while begin < len(text):
-        end = begin + _BLOCK_CHARACTERS
-        if end < len(text):
-            cut = max(text.rfind(" ", begin, end), text.rfind("\n", begin, end))
-            if cut < 0:
-                cuts = [cut for cut in (text.find(" ", end), text.find("\n", end)) if cut >= 0]
-                cut = min(cuts, default=len(text))
-            end = cut + 1
-        yield text[begin:end]
-        begin = end
+@cache
+def _characters() -> tuple[NDArray[np.uint16], NDArray[np.uint32]]:
+    """The tables of all characters; late for the same reason."""
+    from pipeline.characters import character_tables
+
+    return character_tables()
 
 
-def _code_points(texts: Sequence[str]) -> tuple[NDArray[np.integer], NDArray[np.int64]]:
-    """Give the code points of all texts, a newline after each, and the index behind each text."""
-    joined = "\n".join([*texts, ""])
-    ends = np.cumsum([len(text) + 1 for text in texts], dtype=np.int64)
-    if joined.isascii():
-        return np.frombuffer(joined.encode("ascii"), np.uint8), ends
-    return np.frombuffer(joined.encode("utf-32-le"), np.dtype("<u4")), ends
-
-
-def _read_words(texts: Sequence[str]) -> tuple[Hashes, NDArray[np.int64]]:
-    """Give the hash of each word of the texts, and how many words each text has."""
-    points, ends = _code_points(texts)
-    is_word = (_kinds()[points] & _WORD).astype(np.bool_)
-    edges = np.flatnonzero(
-        np.diff(is_word, prepend=False)
-    )  # the last character is a newline: edges come in pairs
-    starts, lengths = edges[0::2], edges[1::2] - edges[0::2]
-    letters = _folds()[points[is_word]]
-    firsts = np.cumsum(lengths) - lengths
-    positions = np.arange(len(letters)) - np.repeat(firsts, lengths)
-    powers = _powers(_WORD_BASE, int(lengths.max(initial=0)))
-    counts = np.diff(np.searchsorted(starts, ends), prepend=0)
-    if not len(firsts):
-        return np.empty(0, np.uint64), counts
-    return _mix64(np.add.reduceat(letters * powers[positions], firsts)), counts
-
-
-def _read_characters(texts: Sequence[str]) -> tuple[Hashes, NDArray[np.int64]]:
-    """Give the folded characters of the texts without white space, and how many each text has."""
-    points, ends = _code_points(texts)
-    kept = np.flatnonzero((_kinds()[points] & _SPACE) == 0)
-    counts = np.diff(np.searchsorted(kept, ends), prepend=0)
-    return _folds()[points[kept]].astype(np.uint64), counts
-
-
-def _windows(
-    values: Hashes, counts: NDArray[np.int64], width: int, salt: np.uint64
-) -> tuple[Hashes, NDArray[np.int64]]:
-    """Hash every run of `width` values inside each text, or all values where a text has fewer."""
-    pad = width - 1
-    # Zeros behind each text keep windows apart and make the one window of a short text come out right.
-    padded = np.zeros(len(values) + pad * len(counts), np.uint64)
-    padded[np.arange(len(values)) + np.repeat(np.arange(len(counts)) * pad, counts)] = values
-    rolled = padded[: len(padded) - pad].copy()
-    scratch = np.empty_like(rolled)
-    for j, power in enumerate(_powers(_SHINGLE_BASE, width)[1:], 1):
-        np.multiply(padded[j : j + len(rolled)], power, out=scratch)
-        rolled += scratch
-    num_windows = np.maximum(counts - pad, np.minimum(counts, 1))
-    firsts = np.cumsum(counts + pad) - (counts + pad) - (np.cumsum(num_windows) - num_windows)
-    rolled = rolled[np.arange(num_windows.sum()) + np.repeat(firsts, num_windows)]
-    return _mix64(rolled + salt), num_windows
-
-
-def _distinct(hashes: Hashes) -> Hashes:
-    """Sort and drop repeats; `np.unique` does the same at thrice the cost for short arrays."""
-    ordered = np.sort(hashes)
-    return (
-        ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])] if len(ordered) else ordered
-    )
-
-
-def _powers(base: np.uint64, count: int) -> Hashes:
-    """Give base^0 ... base^(count - 1) modulo 2^64."""
-    factors = np.full(count, base, np.uint64)
-    factors[:1] = 1
-    return np.multiply.accumulate(factors)
-
-
-def _mix64(values: Hashes) -> Hashes:
-    """Spread every bit over the word (MurmurHash3's finalizer, Appleby 2008; public domain)."""
-    values = (values ^ (values >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
-    values = (values ^ (values >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
-    return values ^ (values >> np.uint64(33))
-
-
-def _mix32(values: Signatures) -> Signatures:
-    """Do the same for 32 bits, as datasketch's affine32 does before its permutations."""
-    values = (values ^ (values >> np.uint32(16))) * np.uint32(0x85EBCA6B)
-    values = (values ^ (values >> np.uint32(13))) * np.uint32(0xC2B2AE35)
-    return values ^ (values >> np.uint32(16))
+@cache
+def _multiplier() -> int:
+    """An odd number by which the kernels spread hashes over a table. No result depends on it."""
+    return int.from_bytes(os.urandom(8)) | 1
 
 
 @cache
@@ -343,35 +212,3 @@ def _permutations() -> tuple[Signatures, Signatures]:
     generator = np.random.RandomState(SEED)
     multipliers = generator.randint(0, 1 << 31, NUM_PERM, dtype=np.uint32) * np.uint32(2)
     return multipliers + np.uint32(1), generator.randint(0, 1 << 32, NUM_PERM, dtype=np.uint32)
-
-
-@cache
-def _kinds() -> NDArray[np.uint8]:
-    """Table of what each code point is: bits _WORD, _SPACE, _UNSPACED."""
-    kinds = np.zeros(0x110000, np.uint8)
-    for point in _assigned():
-        character = chr(point)
-        if character == "_" or character.isalnum() or unicodedata.category(character)[0] == "M":
-            kinds[point] |= _WORD
-        elif character.isspace():
-            kinds[point] |= _SPACE
-    for first, last in _UNSPACED_SCRIPTS:
-        kinds[first : last + 1] |= _UNSPACED * (kinds[first : last + 1] & _WORD)
-    return kinds
-
-
-@cache
-def _folds() -> NDArray[np.uint32]:
-    """Table of fold(c) by code point."""
-    folds = np.arange(0x110000, dtype=np.uint32)
-    for point in range(0x20000):  # no case beyond the second plane
-        character = chr(point)
-        folded = character.casefold()
-        folds[point] = ord(folded if len(folded) == 1 else character.lower()[0])
-    return folds
-
-
-def _assigned() -> Iterator[int]:
-    """Code points of the planes in use: 4 to 13 are unassigned, 15 and 16 are private."""
-    yield from range(0x40000)
-    yield from range(0xE0000, 0xE0200)

@@ -46,11 +46,13 @@ class ComparedTexts:
         """Read those documents of a DOCUMENTS table that have a number."""
         columns = ["id", "text", "domain", "content_hash", "split"]
         rows = table.select(columns).filter(pc.is_in(table["id"], pa.array(numbers, pa.string())))
-        # In batches, so that Python strings of a whole shard never exist at once.
         for batch in rows.to_batches(max_chunksize=1024):
-            ids, texts, domains, hashes, splits = (column.to_pylist() for column in batch.columns)
+            texts, domains = batch["text"], batch["domain"]
             shingles, ends = shingle_texts(texts, domains, ngram=ngram)
             grams, stops = shingle_texts(texts, domains, ngram=containment_ngram)
+            ids, hashes, splits = (
+                batch[name].to_pylist() for name in ("id", "content_hash", "split")
+            )
             for i, identity in enumerate(ids):
                 number = numbers[identity]
                 self.shingles[number] = shingles[ends[i] : ends[i + 1]]

@@ -61,10 +61,13 @@ def test_nothing_imports_the_whole_model_package() -> None:
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [
-        ("import pipeline.build", {"torch", "prefect", "datasets", "matplotlib"}),
+        ("import pipeline.build", {"torch", "prefect", "datasets", "matplotlib", "numba"}),
         ("import storage.catalog", {"torch", "prefect", "datasets", "sentencepiece"}),
         ("import model.train", {"prefect", "pipeline", "datasets"}),
-        ("import flows.cli", {"torch", "prefect", "pyarrow", "datasets", "numpy", "pydantic"}),
+        (
+            "import flows.cli",
+            {"torch", "prefect", "pyarrow", "datasets", "numpy", "pydantic", "numba"},
+        ),
     ],
 )
 def test_imports_stay_light(statement: str, absent: set[str]) -> None:
