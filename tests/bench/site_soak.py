@@ -89,7 +89,7 @@ detect = false
 enabled = false
 
 [tokenizer]
-vocab_size = 300
+vocab_size = 400
 
 [on_snapshot]
 train = false
