@@ -28,6 +28,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
 from flows import events
+from flows.claims import is_finished, read_claim
 from flows.config import Recipe
 from flows.parameters import Corpus, Release, Training
 from model.records import read_object
@@ -136,8 +137,7 @@ def _go_on_training(
     if (snapshot := _newest(lake, recipe)) is None:
         return []
     manifest = snapshot.manifest
-    claim = f"corpora/{manifest.name}/training/{manifest.version:06d}.json"
-    if not lake.exists(claim):
+    if (claim := read_claim(snapshot)) is None:
         was_sent = events.was_sent(lake, events.SNAPSHOT_PROMOTED, manifest.name, snapshot.hash)
         if was_sent and not is_new_server:
             return []  # the automation has it
@@ -150,10 +150,7 @@ def _go_on_training(
             again=is_new_server,
         )
         return [f"{snapshot.ref}: announced"]
-    body = read_object(lake, claim)
-    if body.get("declined") or not body.get("run"):
-        return []
-    if lake.exists(f"runs/{body['run']}/result.json"):
+    if claim["run"] is None or is_finished(lake, claim["run"]):  # None: declined
         return []
     parameters = _corpus_parameters(lake, path)
     parameters["training"] = Training(snapshot=snapshot.ref).model_dump()

@@ -282,8 +282,10 @@ class Site:
             time.sleep(0.1)
 
     def _worker_is_online(self, since: datetime) -> bool:
+        from flows.remote import call  # late: prefect
+
         with _client() as client:
-            workers = ask(client, f"/work_pools/{self.pool}/workers/filter")
+            workers = call(client, "POST", f"/work_pools/{self.pool}/workers/filter", {})
         seen = (
             row["last_heartbeat_time"] for row in workers if row["name"] == socket.gethostname()
         )
@@ -338,10 +340,11 @@ class Site:
 
     def _deploy(self) -> None:
         from flows.deployments import deploy  # late: prefect
+        from flows.remote import call  # late: prefect
 
         with _client() as client:
             question = {"work_pools": {"name": {"any_": [self.pool]}}}
-            self.is_new_server |= not ask(client, "/work_pools/filter", question)
+            self.is_new_server |= not call(client, "POST", "/work_pools/filter", question)
         lines = deploy(self.lake, self.recipes, self.pool)
         for line in lines:
             if line not in self.told:  # what is missing is told at every call
@@ -382,12 +385,6 @@ def _client() -> "SyncPrefectClient":
     from prefect.client.orchestration import get_client  # late: prefect takes more than a second
 
     return get_client(sync_client=True)
-
-
-def ask(client: "SyncPrefectClient", path: str, question: dict[str, Any] | None = None) -> Any:
-    """One POST to Prefect's API; its JSON."""
-    # The client's types know the paths with their parameters unfilled.
-    return client.request("POST", path, json=question or {}).json()  # pyright: ignore[reportArgumentType]
 
 
 def _text(path: str) -> str | None:

@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from flows.site import ask
 from flows.site_settings import environment
 
 BEGUN = {
@@ -23,12 +22,15 @@ def site_status(folder: Path, site: dict[str, Any]) -> dict[str, Any]:
     """Ask the server of a running site, with the site's own settings."""
     os.environ.update(environment(folder))
     os.environ["PREFECT_API_URL"] = site["api_url"]
-    from prefect.client.orchestration import get_client  # late: reads the environment just set
+    # late: they read the environment just set
+    from prefect.client.orchestration import get_client
+
+    from flows.remote import call
 
     def deployment_row(deployment: dict[str, Any]) -> dict[str, Any]:
         here = {"deployments": {"id": {"any_": [deployment["id"]]}}}
-        last = ask(client, "/flow_runs/filter", here | BEGUN)
-        upcoming = ask(client, "/flow_runs/filter", here | UPCOMING)
+        last = call(client, "POST", "/flow_runs/filter", here | BEGUN)
+        upcoming = call(client, "POST", "/flow_runs/filter", here | UPCOMING)
         return {
             "name": f"{flows[deployment['flow_id']]}/{deployment['name']}",
             "paused": deployment["paused"],
@@ -43,12 +45,12 @@ def site_status(folder: Path, site: dict[str, Any]) -> dict[str, Any]:
         }
 
     with get_client(sync_client=True) as client:
-        flows = {row["id"]: row["name"] for row in ask(client, "/flows/filter")}
+        flows = {row["id"]: row["name"] for row in call(client, "POST", "/flows/filter", {})}
         question = {"work_pools": {"name": {"any_": [site["pool"]]}}}
-        deployments = ask(client, "/deployments/filter", question)
-        workers = ask(client, f"/work_pools/{site['pool']}/workers/filter")
+        deployments = call(client, "POST", "/deployments/filter", question)
+        workers = call(client, "POST", f"/work_pools/{site['pool']}/workers/filter", {})
         return {
             "workers": sum(row["status"] == "ONLINE" for row in workers),
-            "automations": ask(client, "/automations/count"),
+            "automations": call(client, "POST", "/automations/count", {}),
             "deployments": sorted(map(deployment_row, deployments), key=lambda row: row["name"]),
         }
