@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from .prefect_api import ask
 
-pytestmark = [pytest.mark.prefect, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.prefect, pytest.mark.timeout(900)]
 
 IN_FLOWS = """
 import sys

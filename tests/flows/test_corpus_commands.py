@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,14 +59,9 @@ def test_progress_goes_to_stderr_and_quiet_silences_it(
 def test_second_build_has_nothing_to_do(
     built: dict[str, Any], gristmill_process: Command, tiny_recipe: Path, lake: Path
 ) -> None:
-    """Nothing new: the same hash, no new snapshot, under 3 s with all of Python's start."""
-    seconds = []
-    for _ in range(2):  # the better of two: a test machine may be busy for a moment
-        start = time.monotonic()
-        again = gristmill_process("build", tiny_recipe, "--lake", lake, "--json")
-        seconds.append(time.monotonic() - start)
-        assert again.code == 0
-    assert min(seconds) < 3
+    """Nothing new: the same hash, no new snapshot."""
+    again = gristmill_process("build", tiny_recipe, "--lake", lake, "--json")
+    assert again.code == 0
     assert (again.json["status"], again.json["hash"]) == ("unchanged", built["hash"])
     assert "nothing new" in again.err
     plain = gristmill_process("build", tiny_recipe, GRISTMILL_LAKE=str(lake))

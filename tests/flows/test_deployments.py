@@ -19,7 +19,7 @@ from .conftest import prefect_server
 from .listeners import mail_server, web_listener
 from .prefect_api import ask, wait_until
 
-pytestmark = [pytest.mark.prefect, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.prefect, pytest.mark.timeout(900)]
 
 Deploy = Callable[..., list[str]]
 

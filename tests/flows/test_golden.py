@@ -9,7 +9,7 @@ import pytest
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_the_quickstart_is_what_it_was() -> None:
     """A change of any document, token or loss shows here; `tests/golden/quickstart.py` refreshes the file."""
     spec = importlib.util.spec_from_file_location("golden_quickstart", GOLDEN / "quickstart.py")

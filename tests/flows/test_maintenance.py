@@ -16,7 +16,7 @@ from storage.lake import Lake
 from .conftest import TINY_MODEL
 from .prefect_api import newest_run
 
-pytestmark = [pytest.mark.prefect, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.prefect, pytest.mark.timeout(900)]
 
 Environment = dict[str, str]
 

@@ -12,7 +12,7 @@ from storage.lake import Lake
 from .conftest import write_corpus
 from .prefect_api import ask, newest_run, wait_until
 
-pytestmark = [pytest.mark.prefect, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.prefect, pytest.mark.timeout(900)]
 
 Command = Callable[..., Any]
 Environment = dict[str, str]

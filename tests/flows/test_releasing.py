@@ -90,7 +90,7 @@ print(json.dumps({"name": state.name, "type": state.type.value, "message": state
 
 
 @pytest.mark.prefect
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_releases_on_a_real_server(
     prefect_environment: dict[str, str], gristmill: Command, tiny_recipe: Path, tmp_path: Path
 ) -> None:

@@ -46,11 +46,11 @@ def test_health_decides(api_url: str) -> None:
 
 
 def test_slow_server_is_not_waited_for(api_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer that takes two seconds is none."""
-    monkeypatch.setattr(Health, "wait_s", 2.0)
+    """An answer that takes eight seconds is none."""
+    monkeypatch.setattr(Health, "wait_s", 8.0)
     start = time.monotonic()
     assert not prefect_answers(api_url)
-    assert time.monotonic() - start < 1.0
+    assert time.monotonic() - start < 6
 
 
 def test_without_being_asked_prefect_is_used_only_where_it_answers(

@@ -160,7 +160,7 @@ def test_no_site_is_said(gristmill: Command, tmp_path: Path, command: str) -> No
 
 
 @pytest.mark.prefect
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_site_from_nothing_to_a_release(
     site: SiteProcess, gristmill: Command, gristmill_process: Command, tmp_path: Path
 ) -> None:
@@ -207,7 +207,7 @@ def test_site_from_nothing_to_a_release(
 
 
 @pytest.mark.prefect
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_running_prefect_is_used(prefect_environment: dict[str, str], tmp_path: Path) -> None:
     """With PREFECT_API_URL, no server is started and none is stopped."""
     site = SiteProcess(tmp_path / "lake", site_recipe(tmp_path / "corpus"), **prefect_environment)
@@ -225,7 +225,7 @@ def test_running_prefect_is_used(prefect_environment: dict[str, str], tmp_path: 
 
 
 @pytest.mark.prefect
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_changed_recipe_counts_from_the_next_run(site: SiteProcess, tmp_path: Path) -> None:
     """It is deployed again; a broken one is not, and what runs stays."""
     recipe = Path(site.arguments[0])
@@ -244,7 +244,7 @@ def _wait_for_line(site: SiteProcess, before: str, text: str) -> None:
 
 
 @pytest.mark.prefect
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_scheduled_runs_really_appear(tmp_path: Path) -> None:
     """A schedule of seconds starts runs by itself: a snapshot, then nothing new."""
     recipe = site_recipe(

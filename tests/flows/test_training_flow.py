@@ -16,7 +16,7 @@ from .prefect_api import ask, events, wait_until
 
 pytestmark = [
     pytest.mark.prefect,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's"),
 ]
 

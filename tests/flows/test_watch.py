@@ -16,7 +16,7 @@ from storage.errors import BusyError, CorruptError, InputError, LakeError
 from .conftest import write_corpus
 from .prefect_api import ask, newest_run, newest_runs, wait_until
 
-pytestmark = [pytest.mark.prefect, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.prefect, pytest.mark.timeout(900)]
 
 Environment = dict[str, str]
 
