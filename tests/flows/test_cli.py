@@ -25,6 +25,7 @@ COMMANDS = [
     "sample",
     "inspect",
     "dump",
+    "forget",
     "hash",
     "verify",
     "gc",
