@@ -352,6 +352,13 @@ def gc(
         float,
         typer.Option("--min-age", min=0.0, metavar="HOURS", help="Spare what is younger."),
     ] = 24.0,
+    purge: Annotated[
+        bool,
+        typer.Option(
+            "--purge", help="Also remove the bytes of forgotten documents, and snapshots with them."
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --purge: do not ask.")] = False,
     json: JsonOption = False,
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
@@ -360,7 +367,14 @@ def gc(
     with command(as_json=json, verbose=verbose, quiet=quiet) as output:
         from flows.upkeep import collect_lake  # late
 
-        collect_lake(output, lake, dry_run=dry_run, min_age_s=min_age_hours * 3600)
+        collect_lake(
+            output,
+            lake,
+            dry_run=dry_run,
+            min_age_s=min_age_hours * 3600,
+            purge=purge,
+            yes=yes,
+        )
 
 
 @app.command(epilog="Example: gristmill up quickstart --now")

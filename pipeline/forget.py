@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 
 from pipeline import curate, ledger, publish
 from pipeline.dedup import DedupConfig
+from pipeline.display import plural
 from pipeline.executor import Executor
 from pipeline.mixture import MixConfig
 from pipeline.selection import Selection
@@ -271,10 +272,16 @@ def _manifest(plan: Plan, start: float) -> Manifest:
                 "forgotten": len(plan.selection.documents),
                 "restored": len(restored),
                 "moved": competed - len(restored),
-            }
+            },
+            "notes": [_sentence(len(plan.selection.documents), len(restored))],
         },
         commit={"seconds": round(time.monotonic() - start, 3)},
     )
+
+
+def _sentence(num_forgotten: int, num_restored: int) -> str:
+    back = f"; {num_restored:,} came back in their place" if num_restored else ""
+    return f"this snapshot read nothing: {plural(num_forgotten, 'document')} were forgotten{back}"
 
 
 def _figures_of(plan: Plan) -> dict[str, dict[str, Any]]:
