@@ -21,7 +21,7 @@ from pipeline.normalize import content_hash
 from storage.schema import DOCUMENTS
 
 MAX_PLANTED = 64
-"""Canaries of one kind; in all kinds together one for each ten documents, and 44 of a corpus that is smaller."""
+"""Canaries of one kind; in all kinds together one for each sixteen documents, and 66 in a corpus of fewer than 1,050."""
 MIN_BYTES, MAX_BYTES = 200, 1 << 15
 """Documents that are copied or compared: long enough to be edited, short enough to cost little."""
 MIN_SHINGLES = 24
@@ -51,7 +51,7 @@ def plant(
 ) -> Planted:
     """Make canaries of DOCUMENTS tables: layout and case changed, words edited at nine rates, the middle 60 % alone.
 
-    Order and split of the documents do not matter. `O(n)` for the choice; holds at most 1,408 texts and 704 copies.
+    Order and split of the documents do not matter. `O(n)` for the choice; holds at most 938 texts and 704 copies.
     Empty if near-duplicates are not looked for, or if no document is long enough.
     """
     kinds = [("layout", 1.0)]
@@ -60,9 +60,10 @@ def plant(
     kinds += [("contained", 0.0)]
     drawn = []
     if config.enabled:
-        most = 2 * MAX_PLANTED * len(kinds)  # of which some are too short
-        drawn = draw(documents, 16, least=8 * len(kinds), one_in=5, most=most)
-    originals = _with_shingles(drawn, config)[: max(len(drawn) // 2, 4 * len(kinds))]
+        # A third more than are wanted: some have too few shingles.
+        most = 4 * MAX_PLANTED * len(kinds) // 3
+        drawn = draw(documents, 16, least=8 * len(kinds), one_in=12, most=most)
+    originals = _with_shingles(drawn, config)[: max(len(drawn) * 3 // 4, 6 * len(kinds))]
     count = min(MAX_PLANTED, math.ceil(len(originals) / len(kinds)))
     rows, truth = [], []
     for level, (kind, similarity) in enumerate(kinds):

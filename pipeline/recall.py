@@ -46,15 +46,14 @@ def measure(
     texts |= _texts_of(planted.probes.documents, {row["id"] for row in rows})
     pairs = {(row["id"], row[name]) for row in rows for name in ("kept", "found")}
     known = sorted(pair for pair in pairs if pair[1] in texts)
-    similarities = dict(zip(known, _compare(texts, known, config), strict=True))
+    overlaps = _overlaps(texts, known, config.ngram)
+    alike = _are_duplicates(texts, overlaps, config)
     judged = [
         _Canary(
-            kind=row["kind"],
-            jaccard=similarities[row["id"], row["kept"]].jaccard,
-            is_duplicate=similarities[row["id"], row["kept"]].is_duplicate,
+            jaccard=overlaps[row["id"], row["kept"]].jaccard,
+            is_duplicate=(row["id"], row["kept"]) in alike,
             is_found=row["found"] is not None,
-            is_wrong=row["found"] is not None
-            and not similarities[row["id"], row["found"]].is_duplicate,
+            is_wrong=row["found"] is not None and (row["id"], row["found"]) not in alike,
         )
         for row in rows
         if row["kept"] in texts and (row["found"] is None or row["found"] in texts)
@@ -67,16 +66,16 @@ def measure(
     }
 
 
-@dataclass(frozen=True)
-class _Similarity:
+@dataclass(frozen=True, kw_only=True)
+class _Overlap:
     jaccard: float
-    is_duplicate: bool
-    """By Jaccard, or because nearly all of the first, no longer than the second, lies in the second."""
+    held: float
+    """Share of the first one's shingles that the second holds."""
+    first_is_shorter: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Canary:
-    kind: str
     jaccard: float
     is_duplicate: bool
     is_found: bool
@@ -141,30 +140,38 @@ def _texts_of(documents: Iterable[pa.Table], names: set[str | None]) -> dict[str
     return found
 
 
-def _compare(
-    texts: Mapping[str, tuple[str, str]], pairs: Sequence[tuple[str, str]], config: DedupConfig
-) -> list[_Similarity]:
-    """Compare the texts of pairs by the definition alone, apart from the engine; holds the shingles of 256 pairs."""
-    compared: list[_Similarity] = []
+def _are_duplicates(
+    texts: Mapping[str, tuple[str, str]],
+    pairs: Mapping[tuple[str, str], _Overlap],
+    config: DedupConfig,
+) -> set[tuple[str, str]]:
+    """The pairs alike by Jaccard, or whose first, no longer than the second, lies nearly wholly in the second."""
+    found = {pair for pair, overlap in pairs.items() if overlap.jaccard >= config.threshold}
+    shorter = [p for p, overlap in pairs.items() if p not in found and overlap.first_is_shorter]
+    grams = _overlaps(texts, shorter, config.containment_ngram)
+    return found | {pair for pair in shorter if grams[pair].held >= config.containment}
+
+
+def _overlaps(
+    texts: Mapping[str, tuple[str, str]], pairs: Sequence[tuple[str, str]], ngram: int
+) -> dict[tuple[str, str], _Overlap]:
+    """Compare the shingles of pairs by definition, apart from the engine; holds those of 256 pairs at a time."""
+    found: dict[tuple[str, str], _Overlap] = {}
     for start in range(0, len(pairs), 256):
         some = pairs[start : start + 256]
         names = sorted({name for pair in some for name in pair})
         columns = [pa.array([texts[name][i] for name in names], pa.string()) for i in (0, 1)]
-        place = {name: i for i, name in enumerate(names)}
-        shingles, ends = shingle_texts(*columns, ngram=config.ngram)
-        grams, stops = shingle_texts(*columns, ngram=config.containment_ngram)
+        shingles, ends = shingle_texts(*columns, ngram=ngram)
+        sets = {name: shingles[ends[i] : ends[i + 1]] for i, name in enumerate(names)}
         for one, other in some:
-            i, j = place[one], place[other]
-            a, b = (shingles[ends[k] : ends[k + 1]] for k in (i, j))
+            a, b = sets[one], sets[other]
             common = len(np.intersect1d(a, b, assume_unique=True))
-            jaccard = common / max(len(a) + len(b) - common, 1)
-            is_duplicate = jaccard >= config.threshold
-            if not is_duplicate and len(a) <= len(b):
-                c, d = (grams[stops[k] : stops[k + 1]] for k in (i, j))
-                held = len(np.intersect1d(c, d, assume_unique=True))
-                is_duplicate = held / max(len(c), 1) >= config.containment
-            compared.append(_Similarity(jaccard, is_duplicate))
-    return compared
+            found[one, other] = _Overlap(
+                jaccard=common / max(len(a) + len(b) - common, 1),
+                held=common / max(len(a), 1),
+                first_is_shorter=len(a) <= len(b),
+            )
+    return found
 
 
 def _random_pairs(
@@ -181,7 +188,7 @@ def _random_pairs(
         for one, other in zip(rows[::2], rows[1::2], strict=False)
     ]
     texts = {row["id"]: (row["text"], row["domain"]) for row in (*at_random, *by_length)}
-    similarities = [pair.jaccard for pair in _compare(texts, pairs, config)]
+    similarities = [overlap.jaccard for overlap in _overlaps(texts, pairs, config.ngram).values()]
     missed = sum(similarity >= config.threshold for similarity in similarities)
     return {
         "pairs": len(pairs),
