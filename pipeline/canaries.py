@@ -9,6 +9,7 @@ import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,9 @@ _BELOW = (0.85, 0.7, 0.45)
 """And below it, as parts of the threshold: at 0.7 they are 0.595 to 0.315."""
 _SHINGLE_CHARACTERS = 24
 
-_TRUTH = pa.schema([pa.field(name, pa.string()) for name in ("id", "original", "kind")])
+_TRUTH = pa.schema(
+    [*(pa.field(name, pa.string()) for name in ("id", "original", "kind")), ("aim", pa.float64())]
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +44,9 @@ class Planted:
     """Canaries, and what each was made from."""
 
     probes: NewDocuments
-    """Ids begin with "planted-", which no document's does."""
+    """Their ids are made by a hash function of their own, so that no document's is the same."""
     truth: pa.Table
-    """id, original (the document that was copied), kind: layout, edited or contained."""
+    """id, original (the document that was copied), kind (layout, edited, contained), aim (of edits: Jaccard similarity)."""
 
 
 def plant(
@@ -57,7 +60,7 @@ def plant(
     kinds = [("layout", 1.0)]
     kinds += [("edited", config.threshold + (1 - config.threshold) * part) for part in _ABOVE]
     kinds += [("edited", config.threshold * part) for part in _BELOW]
-    kinds += [("contained", 0.0)]
+    kinds += [("contained", 0.6)]
     drawn = []
     if config.enabled:
         # A third more than are wanted: some have too few shingles.
@@ -69,10 +72,10 @@ def plant(
     for level, (kind, similarity) in enumerate(kinds):
         for i in range(level * count, (level + 1) * count):
             row, other = (originals[k % len(originals)] for k in (i, i + 1))
-            name = f"planted-{level:02}-{row['id']}"
+            name = _name(row["id"], level)
             text = _variant(row, other["text"], kind, similarity, config)
             rows.append(row | {"id": name, "text": text, "num_bytes": len(text.encode())})
-            truth.append({"id": name, "original": row["id"], "kind": kind})
+            truth.append({"id": name, "original": row["id"], "kind": kind, "aim": similarity})
     table = pa.Table.from_pylist(rows, DOCUMENTS)
     hashes = content_hash(table["text"].combine_chunks())
     column = DOCUMENTS.get_field_index("content_hash")
@@ -83,6 +86,10 @@ def plant(
         ),
         truth=pa.Table.from_pylist(truth, _TRUTH),
     )
+
+
+def _name(original: str, level: int) -> str:
+    return blake2b(f"{level} {original}".encode(), digest_size=16, person=b"canary").hexdigest()
 
 
 def _variant(row: Mapping[str, Any], other: str, kind: str, aim: float, config: DedupConfig) -> str:
