@@ -252,20 +252,52 @@ def find_cluster(snapshot: Snapshot, id_: str) -> Cluster:
 
 
 def locate(
-    snapshot: Snapshot, id_: str, kind: str = "documents", *, version: int | None = None
+    snapshot: Snapshot, id_: str, kind: str = "documents", *, version: int, number: str = ""
 ) -> Place | None:
-    """The shard and row that hold a document, the newest of several; None if none does. `version` is where to look first.
+    """The shard and row that hold a document; None if none does. Shards of `version` and with `number` come first.
 
     Looks at unverified ids; what is then read from the place is verified.
     """
     shards = sorted(
-        snapshot.shards(kind), key=lambda shard: (shard.version != version, -shard.version)
+        snapshot.shards(kind),
+        key=lambda shard: (
+            shard.version != version,
+            shard_number(shard) != number,
+            -shard.version,
+        ),
     )
     for shard in shards:
         row = pc.index(_scan(snapshot, shard, ["id"])["id"], id_).as_py()
         if row >= 0:
             return Place(shard, row)
     return None
+
+
+def locate_kept(snapshot: Snapshot, id_: str, version: int) -> Place | None:
+    """The same of a document that `version` kept. Mostly looks into one shard, which in a bucket is a download."""
+    return locate(snapshot, id_, version=version, number=_likely_number(snapshot, id_, version))
+
+
+def shard_number(shard: Shard) -> str:
+    """The number in a shard's name: shards of several kinds that hold the same documents share it."""
+    return shard.path.removesuffix(".arrow").rpartition("-")[2]
+
+
+def _likely_number(snapshot: Snapshot, id_: str, version: int) -> str:
+    """Of the document shard that holds as many documents before it as the fates say were kept: both are in order of input."""
+    before = 0
+    for shard in snapshot.shards("fates", version=version):
+        table = read_columns(snapshot, shard, ["id", "fate"])
+        row = pc.index(table["id"], id_).as_py()
+        is_kept = pc.equal(table["fate"] if row < 0 else table["fate"][:row], "kept")
+        before += pc.sum(is_kept).as_py() or 0
+        if row >= 0:
+            break
+    for shard in snapshot.shards("documents", version=version):
+        if before < shard.rows:
+            return shard_number(shard)
+        before -= shard.rows
+    return ""
 
 
 def read_row(snapshot: Snapshot, place: Place, names: Sequence[str]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ in the source's files, which are read again as the build read them, if their byt
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import TypeAdapter, ValidationError
 
-from flows.document_search import locate, read_row
+from flows.document_search import Place, locate, locate_kept, read_row
 from flows.recipe import shipped_recipes
 from pipeline.display import size, visible
 from pipeline.ingest import NewInput, document_id
@@ -55,19 +55,23 @@ class RemovedText:
     """Why it is not whole, or not there, and what to do about it."""
 
 
-def removed_text(snapshot: Snapshot, fate: Mapping[str, Any], folder: Path | None) -> RemovedText:
+def removed_text(
+    snapshot: Snapshot, fate: Mapping[str, Any], folder: Path | None, kept_in: Sequence[int] = ()
+) -> RemovedText:
     """The text of a document that was dropped, quarantined or a duplicate, normalised where the build normalised it.
 
-    `fate` is its row of fates with the `version` that wrote it, `folder` the one that paths of the recipe start from.
+    `fate` is its row of fates with the `version` that wrote it, `folder` the one that paths of the recipe start from,
+    `kept_in` the versions that kept it before.
     """
-    place = locate(snapshot, fate["id"], "duplicates")
-    if place is not None:
-        text = read_row(snapshot, place, ["text"])["text"]
-        return RemovedText(text, f"{place.shard.path}, row {place.row}", True)
+    version = fate["version"]
+    for old in reversed(kept_in):
+        if (place := locate_kept(snapshot, fate["id"], old)) is not None:
+            return RemovedText(_text_at(snapshot, place), f"kept in version {old}", True)
+    if (place := locate(snapshot, fate["id"], "duplicates", version=version)) is not None:
+        return RemovedText(_text_at(snapshot, place), "kept in the lake", True)
     sample = None
-    place = locate(snapshot, fate["id"], "rejects")
-    if place is not None:
-        sample = read_row(snapshot, place, ["text"])["text"]
+    if (place := locate(snapshot, fate["id"], "rejects", version=version)) is not None:
+        sample = _text_at(snapshot, place)
         if len(sample) < REJECT_CHARACTERS and (sample or fate["fate"] != "quarantined"):
             return RemovedText(_redacted(snapshot, fate, sample), "sample in the lake", True)
     try:
@@ -78,6 +82,10 @@ def removed_text(snapshot: Snapshot, fate: Mapping[str, Any], folder: Path | Non
             return RemovedText(None, "", False, str(problem))
         note = f"only its first {REJECT_CHARACTERS:,} characters are in the lake; {problem}"
         return RemovedText(_redacted(snapshot, fate, sample), "sample in the lake", False, note)
+
+
+def _text_at(snapshot: Snapshot, place: Place) -> str:
+    return read_row(snapshot, place, ["text"])["text"]
 
 
 def find_input(snapshot: Snapshot, fate: Mapping[str, Any]) -> Input | None:

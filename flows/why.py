@@ -21,9 +21,11 @@ from flows.document_search import (
     find_documents,
     histories,
     locate,
+    locate_kept,
     nearest,
     read_columns,
     read_row,
+    shard_number,
 )
 from flows.output import Output
 from flows.recipe import find_recipe
@@ -175,7 +177,8 @@ def document_facts(snapshot: Snapshot, id_: str, folder: Path | None) -> Facts:
     elif row["fate"] == "forgotten":
         facts["notes"].append("its text is no part of the corpus any more")
     else:
-        text = removed_text(snapshot, row, folder)
+        was_kept = [old["version"] for old in rows[id_] if old["fate"] == "kept"]
+        text = removed_text(snapshot, row, folder, kept_in=was_kept)
         facts["text"] = _text_facts(text)
         if row["fate"] == "duplicate":
             _add_representative(facts, snapshot, row, cluster, now, text)
@@ -200,7 +203,7 @@ def _add_kept(
     cluster: Cluster,
     now: Mapping[str, Mapping[str, Any]],
 ) -> None:
-    place = locate(snapshot, row["id"], version=row["version"])
+    place = locate_kept(snapshot, row["id"], row["version"])
     if place is None:
         facts["notes"].append(
             "no document shard of the snapshot holds it, though its fate says kept"
@@ -240,7 +243,8 @@ _SHOWN = (
 
 def _tokens(snapshot: Snapshot, id_: str, place: Place) -> Facts:
     """How many tokens a kept document has, and where they lie."""
-    found = locate(snapshot, id_, "tokens", version=place.shard.version)
+    shard = place.shard
+    found = locate(snapshot, id_, "tokens", version=shard.version, number=shard_number(shard))
     if found is None:
         return {"num_tokens": None, "token_shard": None, "token_row": None}
     tokens = read_columns(snapshot, found.shard, ["tokens"])["tokens"][found.row]
@@ -304,7 +308,7 @@ def _add_representative(
             "the document that it duplicates is not kept any more, so there is nothing to compare"
         )
         return
-    place = locate(snapshot, last["id"], version=last["version"])
+    place = locate_kept(snapshot, last["id"], last["version"])
     if place is None or text.text is None:
         return
     other = read_row(snapshot, place, ["text"])["text"]

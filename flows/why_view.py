@@ -173,7 +173,7 @@ def _show_texts(console: "Console", facts: Facts, *, full: bool) -> None:
         origin = f" ({text['origin']})" if facts["fate"] != "kept" else ""
         console.print(Text(f"Text{visible(origin)}", style="italic"))
         shown = text["text"] if full else clip(text["text"], 4000)
-        _show_lines(console, Text(visible(shown)), TEXT_LINES, full=full)
+        _show_lines(console, Text(visible(shown.rstrip())), TEXT_LINES, full=full)
     if text["note"]:
         console.print(f"note: {text['note']}", soft_wrap=True)
 
@@ -188,9 +188,12 @@ def _diff_title(diff: Facts) -> Text:
         return Text("The two texts have the same words; signs differ.", style="italic")
     share = percent(counts["same"], sum(counts.values()))
     title = Text(f"{share} of the words are the same; ", style="italic")
-    title.append(f"[-{number(counts['old'])} in the kept one alone-]", _CHANGES["old"][2])
-    title.append(", ")
-    title.append(f"{{+{number(counts['new'])} in this one alone+}}", _CHANGES["new"][2])
+    for kind, where in (("old", "in the kept one alone"), ("new", "in this one alone")):
+        if counts[kind]:
+            opening, closing, style = _CHANGES[kind]
+            title.append(f"{opening}{number(counts[kind])} {where}{closing}", style)
+            title.append(", ")
+    title.right_crop(2)
     return title
 
 

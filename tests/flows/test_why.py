@@ -88,6 +88,7 @@ def publish(
     shards = tuple(
         write_shard(lake, f"{folder}/{kind}-00000.arrow", table, version=version)
         for kind, table in tables.items()
+        if len(table)
     )
     manifest = Manifest(
         name="c",
@@ -273,12 +274,45 @@ def test_the_newest_fate_counts(lake: Lake, gristmill: Command) -> None:
     facts = gristmill("why", id_of(1), "--lake", lake.url, "--json").json
     assert (facts["fate"], facts["decided_in"]) == ("duplicate", "c@2")
     assert [row["fate"] for row in facts["history"]] == ["kept", "duplicate"]
+    assert facts["text"]["text"] == "one two three"
     removed = gristmill("why", id_of(2), "--lake", lake.url, "--json").json
     assert [link["id"] for link in removed["representative"]["chain"]] == [id_of(1), id_of(3)]
     assert removed["text"]["text"] == "one two four"
     assert [piece["op"] for piece in removed["diff"]["pieces"]] == ["same", "old", "new"]
     assert [member["depth"] for member in removed["cluster"]["members"]] == [0, 1, 2]
     assert gristmill("why", id_of(1), "--in", "c@1", "--lake", lake.url, "--json").json["fate"] == "kept"  # fmt: skip
+
+
+def test_the_runs_that_saw_a_document_are_named(lake: Lake, gristmill: Command) -> None:
+    """Those of a snapshot that holds it, not of an earlier one or another corpus; damaged records are passed over."""
+    first = publish(lake, [fate(1)], [document(1, "a")])
+    publish(lake, [fate(2)], [document(2, "b"), document(3, "c", split="validation")], parent=first)
+    for run, ref in (("one", "c@1"), ("two", "c@2"), ("other", "d@2"), ("odd", "c@x")):
+        lake.write_bytes(f"runs/{run}/run.json", json.dumps({"snapshot": ref}).encode())
+    lake.write_bytes("runs/damaged/run.json", b"{")
+    seen = {
+        number: gristmill("why", id_of(number), "--lake", lake.url, "--json").json["kept"]
+        for number in (1, 2)
+    }
+    assert seen[1]["trained_on_by"] == ["one", "two"]
+    assert seen[2]["trained_on_by"] == ["two"]
+    assert "two" in gristmill("why", id_of(2), "--lake", lake.url).out
+
+
+def test_a_document_of_two_corpora_is_that_of_the_newest(
+    built: Path, gristmill: Command, tmp_path: Path
+) -> None:
+    """And the other is named."""
+    folder = tmp_path / "two"
+    shutil.copytree(built, folder)
+    recipe = folder / "corpus/tiny.toml"
+    other = recipe.with_name("other.toml")
+    other.write_text(recipe.read_text().replace('"tiny"', '"other"'))
+    build(load_recipe(str(other)).build, Lake.open(folder / "lake"), root=folder / "corpus")
+    facts = why(folder, gristmill, "prose/0-001.txt", "--json").json
+    assert (facts["corpus"], facts["elsewhere"]) == ("other", ["tiny@1"])
+    there = why(folder, gristmill, "prose/0-001.txt", "--in", "tiny", "--json").json
+    assert (there["corpus"], there["elsewhere"], there["id"]) == ("tiny", [], facts["id"])
 
 
 def test_a_forgotten_text_is_not_shown(lake: Lake, gristmill: Command) -> None:
@@ -400,7 +434,8 @@ def test_a_lake_without_snapshots_is_refused(lake: Lake, gristmill: Command) -> 
 @pytest.mark.parametrize("kind", ["fates", "documents", "edges", "tokens"])
 def test_a_damaged_shard_is_named(lake: Lake, gristmill: Command, kind: str) -> None:
     """With the checksum that was expected; nothing of it is shown."""
-    snapshot = publish(lake, [fate(1)], [document(1, "some text")])
+    edges = [(1, 2, 0.5, 0.5)]
+    snapshot = publish(lake, [fate(1), fate(2)], [document(1, "some text")], edges=edges)
     file = lake.local_path(snapshot.shards(kind)[0].path)
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
