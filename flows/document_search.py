@@ -129,9 +129,7 @@ def find_documents(snapshot: Snapshot, word: str) -> Matches:
         how = "id" if len(word) == 32 else "beginning of an id"
         ways.append((how, lambda t: pc.starts_with(t["id"], word.lower())))
     ways.append(("uri", lambda t: pc.equal(t["uri"], uri)))
-    ways.append(
-        ("file", lambda t: pc.match_substring_regex(t["uri"], f"(?s)^{_literal(uri)}[:#!]"))
-    )
+    ways.append(("file", lambda t: _is_in_file(t["uri"], uri)))
     if re.search(r"[*?[]", uri):
         pattern = _pattern(uri)
         ways.append(("pattern", lambda t: pc.match_substring_regex(t["uri"], pattern)))
@@ -149,9 +147,14 @@ def find_documents(snapshot: Snapshot, word: str) -> Matches:
     return Matches("", ())
 
 
+def _is_in_file(uris: pa.ChunkedArray, file: str) -> Any:
+    line, offset, member = (pc.starts_with(uris, file + mark) for mark in ":#!")
+    return pc.or_(line, pc.or_(offset, member))
+
+
 def _literal(text: str) -> str:
     """A regular expression (RE2) for the text itself."""
-    return "".join(c if c.isalnum() or not c.isascii() else f"\\x{ord(c):02x}" for c in text)
+    return "".join(f"\\x{{{ord(c):x}}}" for c in text)
 
 
 def _pattern(glob: str) -> str:
@@ -163,10 +166,16 @@ def _pattern(glob: str) -> str:
 def _pattern_part(part: str) -> str:
     if len(part) == 1:
         return {"*": ".*", "?": "."}.get(part, _literal(part))
-    inside = part[1:-1].replace("\\", "\\\\").replace("[", "\\[").replace("]", "\\]")
-    return (
-        f"[^{inside[1:]}]" if inside.startswith("!") else f"[{inside.replace('^', chr(92) + '^')}]"
-    )
+    inside = part[1:-1].removeprefix("!")
+    ranges = re.findall("(.)-(.)|(.)", inside, re.DOTALL)
+    chosen = [
+        _literal(one) if one else f"{_literal(a)}-{_literal(b)}"
+        for a, b, one in ranges
+        if one or a <= b
+    ]
+    if not chosen:  # [z-a]: matches nothing, or with ! anything
+        return "." if part[1] == "!" else r"[^\x{0}-\x{10ffff}]"
+    return f"[{'^' if part[1] == '!' else ''}{''.join(chosen)}]"
 
 
 def _with_content_hash(snapshot: Snapshot, content_hash: str) -> Iterator[str]:
@@ -249,6 +258,31 @@ def find_cluster(snapshot: Snapshot, id_: str) -> Cluster:
         for row in table.filter(inside).to_pylist():
             edges[row["id_a"], row["id_b"]] = (row["jaccard"], row["containment"])
     return Cluster(tuple(found), edges, is_whole)
+
+
+def in_tree(members: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Members with their `depth` below the document that they duplicate; the first member's tree comes first."""
+    by_id = {member["id"]: member for member in members}
+    below: dict[str | None, list[dict[str, Any]]] = {}
+    for member in members:
+        parent = member["duplicate_of"] if member["fate"] == "duplicate" else None
+        below.setdefault(parent if parent in by_id else None, []).append(member)
+    for rows in below.values():
+        rows.sort(key=lambda row: (-(row["similarity"] or 0), row["uri"], row["id"]))
+    first = members[0]["id"]
+    seen = {first}
+    while (parent := by_id[first]["duplicate_of"]) in by_id and parent not in seen:
+        first = parent
+        seen.add(first)
+    roots = sorted(below.get(None, []), key=lambda row: (row["id"] != first, row["fate"] != "kept"))
+    tree: list[dict[str, Any]] = []
+    todo = [(root, 0) for root in reversed(roots)]
+    while todo:
+        row, depth = todo.pop()
+        tree.append({**row, "depth": depth})
+        todo += [(child, depth + 1) for child in reversed(below.get(row["id"], []))]
+    shown = {row["id"] for row in tree}
+    return tree + [{**row, "depth": 0} for row in members if row["id"] not in shown]
 
 
 def locate(

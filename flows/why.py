@@ -20,6 +20,7 @@ from flows.document_search import (
     find_cluster,
     find_documents,
     histories,
+    in_tree,
     locate,
     locate_kept,
     nearest,
@@ -34,7 +35,7 @@ from flows.rule_words import rule_in_words
 from flows.text_diff import compare_texts, count_changes
 from flows.why_view import one_line, show_document, show_matches
 from model.records import read_object
-from pipeline.display import number
+from pipeline.display import clip, number
 from pipeline.source_config import READER_ENDINGS, inner_ending
 from storage.catalog import list_corpora, read_manifest, resolve, versions
 from storage.errors import ConfigError, GristmillError, InputError, NotFoundError
@@ -42,6 +43,9 @@ from storage.lake import Lake
 from storage.snapshot import Snapshot
 
 Facts = dict[str, Any]
+
+MAX_WORD = 4096
+"""Characters of what names a document: a path on Linux has no more, and a longer pattern no engine takes."""
 
 
 def explain(
@@ -54,6 +58,13 @@ def explain(
     """
     if not word.strip():
         raise ConfigError("DOC: expected an id, a uri or a content hash, got an empty text")
+    if len(word) > MAX_WORD:
+        raise ConfigError(
+            f"DOC: expected at most {MAX_WORD:,} characters, got {len(word):,}; is it a text? Give its uri"
+        )
+    word = word.encode("utf-8", "surrogateescape").decode(
+        "utf-8", "replace"
+    )  # no uri is undecodable
     lake = Lake.open(location)
     folder = find_recipe(recipe).parent if recipe is not None else None
     snapshots, unsearched = _snapshots(lake, within)
@@ -124,7 +135,7 @@ def _nothing_found(word: str, snapshots: Sequence[Snapshot], unsearched: Sequenc
             f"; not searched: {', '.join(unsearched)}, which passed no gate (--in {unsearched[0]})"
         )
     return (
-        f"{one_line(word)}: expected the id, uri or content hash of a document, but none of the {number(searched)} fates in "
+        f"{clip(one_line(word), 200)}: expected the id, uri or content hash of a document, but none of the {number(searched)} fates in "
         f"{where} is one{hint}"
     )
 
@@ -370,31 +381,6 @@ def _cluster_facts(cluster: Cluster, now: Mapping[str, Mapping[str, Any]]) -> Fa
     return {
         "documents": len(members),
         "cut_at": limit,
-        "members": _in_tree(members),
+        "members": in_tree(members),
         "edges": edges,
     }
-
-
-def _in_tree(members: Sequence[Facts]) -> list[Facts]:
-    """Members with their `depth` below the document that they duplicate; the first member's tree comes first."""
-    by_id = {member["id"]: member for member in members}
-    below: dict[str | None, list[Facts]] = {}
-    for member in members:
-        parent = member["duplicate_of"] if member["fate"] == "duplicate" else None
-        below.setdefault(parent if parent in by_id else None, []).append(member)
-    for rows in below.values():
-        rows.sort(key=lambda row: (-(row["similarity"] or 0), row["uri"], row["id"]))
-    first = members[0]["id"]
-    seen = {first}
-    while (parent := by_id[first]["duplicate_of"]) in by_id and parent not in seen:
-        first = parent
-        seen.add(first)
-    roots = sorted(below.get(None, []), key=lambda row: (row["id"] != first, row["fate"] != "kept"))
-    tree: list[Facts] = []
-    todo = [(root, 0) for root in reversed(roots)]
-    while todo:
-        row, depth = todo.pop()
-        tree.append({**row, "depth": depth})
-        todo += [(child, depth + 1) for child in reversed(below.get(row["id"], []))]
-    shown = {row["id"] for row in tree}
-    return tree + [{**row, "depth": 0} for row in members if row["id"] not in shown]

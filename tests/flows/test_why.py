@@ -1,5 +1,6 @@
 """`gristmill why`: fates, representatives, texts and clusters as a lake has them, and what hostile lakes can do to it."""
 
+import fnmatch
 import json
 import re
 import shutil
@@ -412,6 +413,25 @@ def test_an_unknown_document_is_refused_with_the_nearest(
     assert re.search(expected, answer.err)
 
 
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        (" ", "got an empty text"),
+        ("a" * 5000, "expected at most 4,096 characters, got 5,000"),
+        ("*[z-a]*", "none of the 1 fates"),
+        ("\udcff.txt", "none of the 1 fates"),
+    ],
+)
+def test_what_names_no_document_is_refused(
+    lake: Lake, gristmill: Command, word: str, expected: str
+) -> None:
+    """Whatever it is made of: nothing, too much, a range that is none, bytes that are no text."""
+    publish(lake, [fate(1)])
+    answer = gristmill("why", word, "--lake", lake.url)
+    assert answer.code == 2
+    assert expected in answer.err
+
+
 def test_a_snapshot_that_no_gate_let_pass_is_looked_at_when_named(
     lake: Lake, gristmill: Command
 ) -> None:
@@ -444,6 +464,27 @@ def test_a_damaged_shard_is_named(lake: Lake, gristmill: Command, kind: str) -> 
     assert answer.code == 1
     assert f"{kind}-00000.arrow: expected sha256" in answer.err
     assert "some text" not in answer.out
+
+
+GLOBS = st.text("ab-]![*?^\\\\", max_size=8)
+
+
+@pytest.fixture(scope="module")
+def uris(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
+    """A snapshot of short uris full of signs that patterns are made of."""
+    signs = [a + b for a in "ab-]![*?^\\" for b in ("", *"ab-]![^\\")]
+    rows = [fate(number, uri=uri) for number, uri in enumerate(signs)]
+    return publish(Lake.open(tmp_path_factory.mktemp("globs")), rows)
+
+
+@given(GLOBS.filter(lambda glob: re.search(r"[*?[]", glob)))
+def test_patterns_match_what_fnmatch_matches(uris: Snapshot, glob: str) -> None:
+    """Of a pattern that is no uri itself; a matching uri is the one that Python's fnmatch matches."""
+    found = find_documents(uris, glob)
+    if found.how in ("pattern", ""):
+        rows = [row for shard in uris.shards("fates") for row in uris.open(shard).to_pylist()]
+        expected = {row["id"] for row in rows if fnmatch.fnmatchcase(row["uri"], glob)}
+        assert set(found.ids) == expected
 
 
 @settings(max_examples=25)
