@@ -159,7 +159,7 @@ def jensen_shannon(p: dict[str, int], q: dict[str, int]) -> float:
         share_p, share_q = p.get(key, 0) / total_p, q.get(key, 0) / total_q
         middle = (share_p + share_q) / 2
         divergence += sum(x * math.log2(x / middle) / 2 for x in (share_p, share_q) if x > 0)
-    return divergence
+    return min(max(divergence, 0.0), 1.0)  # rounding; a limit of 1 always holds
 
 
 def _without(
