@@ -28,7 +28,7 @@ _CHARACTERS = np.uint64(24)  # as NeMo Curator; about five words of English
 _PERMUTATIONS = np.uint64(128)
 
 _ZERO, _ONE, _TWO, _THREE, _FOUR = (np.uint64(value) for value in range(5))
-_BLANK = np.uint8(0x20)
+_BLANK = np.uint64(0x20)
 _ASCII = np.uint64(0x80)  # bytes from here on belong to a character of several bytes
 _NUM_POWERS = np.uint64(256)  # longer words multiply on
 _WINDOW_BLOCK = np.uint64(1024)  # 8 KiB of sums at a time: stay in L1
@@ -428,7 +428,8 @@ def _fold(text, begin, end, by_character, tables, folded, filled, starts):
 
     Gives their number, where the bytes end, and whether a character of a script without spaces came.
     """
-    count = is_inside = unspaced = _ZERO
+    count = was_unit = unspaced = _ZERO
+    has_gaps = _ZERO if by_character else _ONE  # between words, not between characters
     at = begin
     while at < end:
         point = np.uint64(text[at])
@@ -438,26 +439,21 @@ def _fold(text, begin, end, by_character, tables, folded, filled, starts):
             point, at = _decode(text, at)
         entry = _entry(tables, point)
         unspaced |= entry & UNSPACED
-        if by_character:
-            if entry & SPACE:
-                continue
-            starts[count] = filled
-            count += _ONE
-        elif entry & WORD:
-            if not is_inside:
-                starts[count] = filled
-                count += _ONE
-                is_inside = _ONE
+        is_unit = np.uint64((entry & SPACE) == _ZERO) if by_character else entry & WORD
+        # No branch on where a word ends: what does not count is overwritten.
+        starts[count] = filled
+        count += is_unit & ~(was_unit & has_gaps)
+        if point < _ASCII:
+            folded[filled] = entry >> _THREE if is_unit else _BLANK
+            filled += is_unit | was_unit & has_gaps
+        elif is_unit:
+            filled = _encode(entry >> _THREE, folded, filled)
         else:
-            if is_inside:
-                folded[filled] = _BLANK
-                filled += _ONE
-                is_inside = _ZERO
-            continue
-        filled = _encode(entry >> _THREE, folded, filled)
-    if is_inside:
-        folded[filled] = _BLANK
-        filled += _ONE
+            folded[filled] = _BLANK
+            filled += was_unit & has_gaps
+        was_unit = is_unit
+    folded[filled] = _BLANK
+    filled += was_unit & has_gaps
     starts[count] = filled
     return count, filled, unspaced != _ZERO
 
@@ -470,13 +466,18 @@ def fold_texts() -> Callable[..., Any]:
 
 
 def _fold_texts(text, offsets, is_code, ngram, tables, folded, begins, ends, counts):
-    """Write folded texts and where in them each shingle begins and ends, repeats and all; give how many there are."""
-    starts = np.empty(np.uint64(_longest(offsets)) + _ONE, np.uint64)
+    """Write folded texts and where in them each shingle begins and ends, repeats and all; give how many there are.
+
+    `begins` has room for one more than there are.
+    """
     filled = number = _ZERO
     for row in range(len(is_code)):
         begin, end = np.uint64(offsets[row]), np.uint64(offsets[row + 1])
         width, gap, by_character = ngram, _ONE, is_code[row]
-        first = filled
+        first, starts = (
+            filled,
+            begins[number:],
+        )  # where each word begins; the last shingle begins before the last
         count, filled, has_unspaced = _fold(
             text, begin, end, by_character, tables, folded, first, starts
         )
@@ -487,7 +488,7 @@ def _fold_texts(text, offsets, is_code, ngram, tables, folded, begins, ends, cou
             width, gap = _CHARACTERS, _ZERO
         width = min(width, count)
         counts[row] = count - width + _ONE if count else _ZERO
-        for i in range(counts[row]):
-            begins[number], ends[number] = starts[i], starts[np.uint64(i) + width] - gap
-            number += _ONE
+        for i in range(np.uint64(counts[row])):
+            ends[number + i] = starts[i + width] - gap
+        number += np.uint64(counts[row])
     return number

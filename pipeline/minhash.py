@@ -112,7 +112,7 @@ def _sign_sha1(
     signatures: Signatures,
     counts: NDArray[np.int64],
 ) -> None:
-    """Write signatures and numbers of distinct shingles; holds 40 bytes a shingle and two a byte."""
+    """Write signatures and numbers of distinct shingles; holds 24 bytes a shingle, and one or two a byte."""
     num_bytes = int(offsets[-1] - offsets[0])
     hashes, starts, ends = (np.empty(num_bytes + len(is_code), np.uint64) for _ in range(3))
     # Folding makes three bytes of two at most (U+023A), and hashing reads one block beyond.
