@@ -116,7 +116,7 @@ def dedup_files(
         found = Found(
             files=[part.file for part in parts],
             first_rows=_first_rows(parts, rows.counts),
-            identities=rows.identities(["id", "name"]),
+            identities=rows.identities(["id", "row", "name"]),
             against=work.against,
         )
         pairs = pairs_of(found, exact, near)

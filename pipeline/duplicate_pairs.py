@@ -48,7 +48,7 @@ class Found:
     first_rows: Sequence[int]
     """Number of each part's first row in its file."""
     identities: pa.Table
-    """id, and name: the row's own id as JSON, sorted by id."""
+    """id, row in its part, and name (the row's own id as JSON), sorted by id."""
     against: Snapshot | None
 
 
@@ -88,24 +88,30 @@ def pairs_of(found: Found, exact: pa.Table, near: NearDuplicates) -> pa.Table:
 
 def write_pairs(found: Found, pairs: pa.Table, path: Path, ending: str) -> None:
     """Write the pairs in the order of the input as .jsonl, .csv or .parquet (PAIRS)."""
+    removed = _places(found, pairs["id"])
+    kept = _places(found, pairs["duplicate_of"])
     uris = _uris(found, pairs)
-    batches = (_rows(found, batch, uris) for batch in pairs.to_batches(_BATCH))
+    batches = (
+        _columns(found, pairs.slice(at, _BATCH), removed.slice(at, _BATCH), kept.slice(at, _BATCH), uris)
+        for at in range(0, len(pairs), _BATCH)
+    )  # fmt: skip
     if ending == ".parquet":
         with pq.ParquetWriter(path, PAIRS) as writer:
-            for rows in batches:
-                for row in rows:
-                    row |= {name: _as_text(row[name]) for name in ("id", "duplicate_of")}
-                writer.write_table(pa.Table.from_pylist(rows, PAIRS))
+            for columns in batches:
+                for name in ("id", "duplicate_of"):
+                    columns[name] = [_as_text(value) for value in columns[name]]
+                writer.write_table(pa.table(columns, schema=PAIRS))
     elif ending == ".csv":
         with path.open("w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, PAIRS.names)
-            table.writeheader()
-            for rows in batches:
-                table.writerows(rows)
+            table = csv.writer(file)
+            table.writerow(PAIRS.names)
+            for columns in batches:
+                table.writerows(zip(*columns.values(), strict=True))
     else:
         with path.open("wb") as file:
-            for rows in batches:
-                file.writelines(orjson.dumps(row) + b"\n" for row in rows)
+            for columns in batches:
+                for row in zip(*columns.values(), strict=True):
+                    file.write(orjson.dumps(dict(zip(columns, row, strict=True))) + b"\n")
 
 
 def _uris(found: Found, pairs: pa.Table) -> dict[str, str]:
@@ -119,50 +125,56 @@ def _uris(found: Found, pairs: pa.Table) -> dict[str, str]:
     return uris
 
 
-def _rows(found: Found, batch: pa.RecordBatch, uris: dict[str, str]) -> list[dict[str, Any]]:
-    ids = found.identities["id"].combine_chunks()
-    names = found.identities["name"].combine_chunks()
-
-    def own_names(column: pa.Array) -> list[str | None]:
-        return names.take(pc.index_in(column, ids)).to_pylist()
-
-    rows = []
-    for pair, name, other in zip(
-        batch.to_pylist(), own_names(batch["id"]), own_names(batch["duplicate_of"]), strict=True
-    ):
-        file, row = _place(found, pair["id"])
-        removed = {"id": _name(name, file, row), "file": file, "row": row}
-        if pair["in_snapshot"]:
-            assert found.against is not None
-            identity = pair["duplicate_of"]
-            kept = {
-                "duplicate_of": identity,
-                "duplicate_of_file": uris.get(identity),
-                "duplicate_of_row": None,
-                "snapshot": found.against.ref,
-            }
-        else:
-            file, row = _place(found, pair["duplicate_of"])
-            kept = {
-                "duplicate_of": _name(other, file, row),
-                "duplicate_of_file": file,
-                "duplicate_of_row": row,
-                "snapshot": None,
-            }
-        measures = {name: round(pair[name], 6) for name in ("jaccard", "containment")}
-        rows.append({**removed, **kept, "rule": pair["rule"], **measures})
-    return rows
+def _places(found: Found, ids: pa.ChunkedArray) -> pa.Table:
+    """Part, row in its file, and name of documents of the input; null for those of a snapshot."""
+    at = pc.index_in(ids, found.identities["id"].combine_chunks())
+    known = found.identities.take(at)
+    parts = [
+        None if id_ is None else int(id_, 16)
+        for id_ in pc.utf8_slice_codeunits(known["id"], 0, 12).to_pylist()
+    ]
+    parts = pa.array(parts, pa.int64())
+    rows = pc.add(pa.array(found.first_rows, pa.int64()).take(parts), known["row"])
+    return pa.table({"part": parts, "row": rows, "name": known["name"]})
 
 
-def _place(found: Found, identity: str) -> tuple[str, int]:
-    """File and row of a document."""
-    part = int(identity[:12], 16)
-    return found.files[part].name, found.first_rows[part] + int(identity[12:], 16)
+def _columns(
+    found: Found, pairs: pa.Table, removed: pa.Table, kept: pa.Table, uris: dict[str, str]
+) -> dict[str, list[Any]]:
+    """The columns of PAIRS as Python objects."""
+    ids, files, rows = _names(found, removed)
+    other_ids, other_files, other_rows = _names(found, kept)
+    snapshots: list[str | None] = [None] * len(pairs)
+    if found.against is not None:
+        for i, identity in enumerate(pairs["duplicate_of"].to_pylist()):
+            if other_files[i] is None:
+                other_ids[i], other_files[i] = identity, uris.get(identity)
+                snapshots[i] = found.against.ref
+    return {
+        "id": ids,
+        "file": files,
+        "row": rows,
+        "duplicate_of": other_ids,
+        "duplicate_of_file": other_files,
+        "duplicate_of_row": other_rows,
+        "snapshot": snapshots,
+        "rule": pairs["rule"].to_pylist(),
+        "jaccard": [round(value, 6) for value in pairs["jaccard"].to_pylist()],
+        "containment": [round(value, 6) for value in pairs["containment"].to_pylist()],
+    }
 
 
-def _name(name: str | None, file: str, row: int) -> Any:
-    """A row's own id, or its place."""
-    return f"{file}:{row}" if name is None else orjson.loads(name)
+def _names(found: Found, places: pa.Table) -> tuple[list[Any], list[str | None], list[int | None]]:
+    """Ids (a row without one goes by its place), files and rows."""
+    rows = places["row"].to_pylist()
+    files = [
+        None if part is None else found.files[part].name for part in places["part"].to_pylist()
+    ]
+    ids = [
+        f"{file}:{row}" if name is None else orjson.loads(name)
+        for name, file, row in zip(places["name"].to_pylist(), files, rows, strict=True)
+    ]
+    return ids, files, rows
 
 
 def _as_text(name: Any) -> str:
