@@ -8,16 +8,15 @@ Integers are uint64 throughout: numba makes a float of a signed and an unsigned 
 indices to every access by a signed one.
 """
 
-import fcntl
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numba
 import numpy as np
 from numba import types
+
+from pipeline.compiling import compiled, read_only
 
 WORD, SPACE, UNSPACED = np.uint64(1), np.uint64(2), np.uint64(4)
 """Bits of a character's kind: part of a word, white space, part of a word of a script without spaces."""
@@ -29,6 +28,7 @@ _CHARACTERS = np.uint64(24)  # as NeMo Curator; about five words of English
 _PERMUTATIONS = np.uint64(128)
 
 _ZERO, _ONE, _TWO, _THREE, _FOUR = (np.uint64(value) for value in range(5))
+_BLANK = np.uint64(0x20)
 _ASCII = np.uint64(0x80)  # bytes from here on belong to a character of several bytes
 _NUM_POWERS = np.uint64(256)  # longer words multiply on
 _WINDOW_BLOCK = np.uint64(1024)  # 8 KiB of sums at a time: stay in L1
@@ -38,50 +38,11 @@ _MIN_SLOTS = np.uint64(64)
 _MAX_COUNT = np.uint64(1 << 17)  # hashes of the largest table, 4 MiB; sorting more takes no memory
 
 
-def _bytes(dtype: types.Type) -> types.Array:
-    return types.Array(dtype, 1, "C", readonly=True)
-
-
-_TEXT = (_bytes(types.uint8), _bytes(types.int64))  # bytes, offsets
-_MODES = _bytes(types.boolean)
-_TABLES = types.Tuple((_bytes(types.uint16), _bytes(types.uint32)))
-_PERMS = types.Tuple((_bytes(types.uint32), _bytes(types.uint32)))
+_TEXT = (read_only(types.uint8), read_only(types.int64))  # bytes, offsets
+_MODES = read_only(types.boolean)
+_TABLES = types.Tuple((read_only(types.uint16), read_only(types.uint32)))
+_PERMS = types.Tuple((read_only(types.uint32), read_only(types.uint32)))
 _OUT64, _OUT32 = types.uint64[::1], types.uint32[:, ::1]
-
-
-def _compiled(*signature: types.Type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile a function for the one signature that it is called with, or load what an earlier process compiled."""
-
-    def compile_function(function: Callable[..., Any]) -> Callable[..., Any]:
-        try:
-            dispatcher = numba.njit(nogil=True, cache=True)(function)
-        except RuntimeError as error:
-            if "cannot cache function" not in str(error):
-                raise
-            # Neither this folder nor the user's cache can be written: each process compiles, for some seconds.
-            dispatcher = numba.njit(nogil=True)(function)
-        with _one_at_a_time(dispatcher.stats.cache_path):
-            dispatcher.compile(signature)
-        dispatcher.disable_compile()
-        return dispatcher
-
-    return compile_function
-
-
-@contextmanager
-def _one_at_a_time(folder: str | None) -> Iterator[None]:
-    """Let one process compile into the folder and the others wait for it: they find what it made."""
-    if folder is None:
-        yield
-        return
-    # Opened for reading, so that several users may share a folder.
-    lock = os.open(Path(folder) / "gristmill-kernels.lock", os.O_RDONLY | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
-
 
 _inlined = numba.njit(nogil=True)
 
@@ -381,7 +342,7 @@ def _shingle(text, begin, end, is_code, ngram, tables, ascii_tables, powers, val
     return _windows(values, count, _CHARACTERS, _CHARACTER_SALT, out)
 
 
-@_compiled(*_TEXT, _MODES, types.uint64, _TABLES, types.uint64, _OUT64, types.int64[::1])
+@compiled(*_TEXT, _MODES, types.uint64, _TABLES, types.uint64, _OUT64, types.int64[::1])
 def shingle_texts(text, offsets, is_code, ngram, tables, multiplier, hashes, counts):
     """Write the distinct shingle hashes of each text, sorted, one text behind the other; give how many in all."""
     longest = np.uint64(_longest(offsets))
@@ -401,7 +362,7 @@ def shingle_texts(text, offsets, is_code, ngram, tables, multiplier, hashes, cou
     return filled
 
 
-@_compiled(*_TEXT, _MODES, types.uint64, _TABLES, types.uint64, _PERMS, _OUT32, types.int64[::1])
+@compiled(*_TEXT, _MODES, types.uint64, _TABLES, types.uint64, _PERMS, _OUT32, types.int64[::1])
 def sign_texts(text, offsets, is_code, ngram, tables, multiplier, permutations, signatures, counts):
     """Write the signature of each text and how many distinct shingles it has."""
     longest = np.uint64(_longest(offsets))
@@ -418,7 +379,7 @@ def sign_texts(text, offsets, is_code, ngram, tables, multiplier, permutations, 
         _sign(hashes, _ZERO, count, permutations, mixed, signatures[row])
 
 
-@_compiled(_bytes(types.uint64), _bytes(types.int64), _PERMS, _OUT32)
+@compiled(read_only(types.uint64), read_only(types.int64), _PERMS, _OUT32)
 def sign(hashes, offsets, permutations, signatures):
     """Write the signature of each document's hashes."""
     mixed = np.empty(_SIGN_BLOCK + _FOUR, np.uint32)
@@ -427,7 +388,7 @@ def sign(hashes, offsets, permutations, signatures):
         _sign(hashes, begin, end, permutations, mixed, signatures[row])
 
 
-@_compiled(types.Array(types.uint32, 2, "C", readonly=True), types.uint64, types.uint64[:, ::1])
+@compiled(types.Array(types.uint32, 2, "C", readonly=True), types.uint64, types.uint64[:, ::1])
 def band_keys(signatures, rows, keys):
     """Write the key of each band of `rows` values."""
     for document in range(len(signatures)):
@@ -438,3 +399,96 @@ def band_keys(signatures, rows, keys):
                 key = (key ^ np.uint64(signatures[document, row])) * _WORD_BASE
                 key ^= key >> np.uint64(29)
             keys[document, band] = _mix64(key)
+
+
+@_inlined
+def _encode(point, out, filled):
+    """Write a character in UTF-8; give where the next one goes."""
+    if point < _ASCII:
+        out[filled] = point
+        return filled + _ONE
+    last = _ASCII | point & np.uint64(0x3F)
+    if point < np.uint64(0x800):
+        out[filled], out[filled + _ONE] = np.uint64(0xC0) | point >> np.uint64(6), last
+        return filled + _TWO
+    third = _ASCII | point >> np.uint64(6) & np.uint64(0x3F)
+    if point < np.uint64(0x10000):
+        out[filled] = np.uint64(0xE0) | point >> np.uint64(12)
+        out[filled + _ONE], out[filled + _TWO] = third, last
+        return filled + _THREE
+    out[filled] = np.uint64(0xF0) | point >> np.uint64(18)
+    out[filled + _ONE] = _ASCII | point >> np.uint64(12) & np.uint64(0x3F)
+    out[filled + _TWO], out[filled + _THREE] = third, last
+    return filled + _FOUR
+
+
+@_inlined
+def _fold(text, begin, end, by_character, tables, folded, filled, starts):
+    """Write a text's folded words with a space behind each, or its folded characters that are no white space.
+
+    Gives their number, where the bytes end, and whether a character of a script without spaces came.
+    """
+    count = was_unit = unspaced = _ZERO
+    has_gaps = _ZERO if by_character else _ONE  # between words, not between characters
+    at = begin
+    while at < end:
+        point = np.uint64(text[at])
+        if point < _ASCII:
+            at += _ONE
+        else:
+            point, at = _decode(text, at)
+        entry = _entry(tables, point)
+        unspaced |= entry & UNSPACED
+        is_unit = np.uint64((entry & SPACE) == _ZERO) if by_character else entry & WORD
+        # No branch on where a word ends: what does not count is overwritten.
+        starts[count] = filled
+        count += is_unit & ~(was_unit & has_gaps)
+        if point < _ASCII:
+            folded[filled] = entry >> _THREE if is_unit else _BLANK
+            filled += is_unit | was_unit & has_gaps
+        elif is_unit:
+            filled = _encode(entry >> _THREE, folded, filled)
+        else:
+            folded[filled] = _BLANK
+            filled += was_unit & has_gaps
+        was_unit = is_unit
+    folded[filled] = _BLANK
+    filled += was_unit & has_gaps
+    starts[count] = filled
+    return count, filled, unspaced != _ZERO
+
+
+@cache
+def fold_texts() -> Callable[..., Any]:
+    """`_fold_texts`, compiled when it is asked for: most never need it, and each loop takes its time at every start."""
+    outputs = types.uint8[::1], _OUT64, _OUT64, types.int64[::1]
+    return compiled(*_TEXT, _MODES, types.uint64, _TABLES, *outputs)(_fold_texts)
+
+
+def _fold_texts(text, offsets, is_code, ngram, tables, folded, begins, ends, counts):
+    """Write folded texts and where in them each shingle begins and ends, repeats and all; give how many there are.
+
+    `begins` has room for one more than there are.
+    """
+    filled = number = _ZERO
+    for row in range(len(is_code)):
+        begin, end = np.uint64(offsets[row]), np.uint64(offsets[row + 1])
+        width, gap, by_character = ngram, _ONE, is_code[row]
+        first, starts = (
+            filled,
+            begins[number:],
+        )  # where each word begins; the last shingle begins before the last
+        count, filled, has_unspaced = _fold(
+            text, begin, end, by_character, tables, folded, first, starts
+        )
+        if not by_character and has_unspaced and _is_by_character(text, begin, end, tables):
+            by_character = True
+            count, filled, _ = _fold(text, begin, end, by_character, tables, folded, first, starts)
+        if by_character:
+            width, gap = _CHARACTERS, _ZERO
+        width = min(width, count)
+        counts[row] = count - width + _ONE if count else _ZERO
+        for i in range(np.uint64(counts[row])):
+            ends[number + i] = starts[i + width] - gap
+        number += np.uint64(counts[row])
+    return number

@@ -322,6 +322,11 @@ class Snapshot:
         """Which rows of a shard (`table`: as it was written) count; None for all of them."""
         return visible_rows(table, self._hidden.get(shard.version) if shard.kind in HIDES else None)
 
+    def hides(self, shard: Shard, id_: str) -> bool:
+        """Whether a tombstone hides a document's row, if there is one, in a shard."""
+        hidden = self._hidden.get(shard.version) if shard.kind in HIDES else None
+        return hidden is not None and pc.index(hidden, id_).as_py() >= 0
+
     def documents(self) -> Iterator[pa.Table]:
         """The kept documents, one table a shard."""
         return map(self.open, self.shards("documents"))

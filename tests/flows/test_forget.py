@@ -160,3 +160,28 @@ def test_bad_requests_are_refused(
     assert answer.code == 2
     assert re.search(message, answer.err), answer.err
     assert resolve(Lake.open(built), "tiny").ref == "tiny@1"
+
+
+def test_why_knows_and_does_not_tell(built: Path, gristmill: Command) -> None:
+    """The history of a forgotten document is there, its text is not, though older shards hold it."""
+    lake = Lake.open(built)
+    [row] = [
+        row
+        for table in resolve(lake, "tiny").documents()
+        for row in table.to_pylist()
+        if row["uri"] == "prose/0-003.txt"
+    ]
+    shown = gristmill("why", row["id"], "--lake", built).out
+    assert row["text"].split("\n")[0][:40] in shown
+    assert gristmill("forget", "--id", row["id"], "--lake", built, "--yes", "-q").code == 0
+    answer = gristmill("why", "prose/0-003.txt", "--lake", built)
+    assert answer.code == 0, answer.err
+    assert "forgotten" in answer.out
+    assert row["text"].split("\n")[0][:40] not in answer.out
+    assert [
+        entry["fate"]
+        for entry in gristmill("why", row["id"], "--lake", built, "--json").json["history"]
+    ] == [
+        "kept",
+        "forgotten",
+    ]
