@@ -9,12 +9,13 @@ snapshot that exists can be read, and the same command goes on.
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.catalog import (
@@ -68,9 +69,10 @@ def plan_purge(lake: Lake, name: str) -> PurgePlan | None:
     if not promoted:
         return None
     newest = Snapshot(lake, promoted[-1])
-    forgotten = newest.forgotten()["id"].combine_chunks()
-    if not len(forgotten):
+    stones = newest.forgotten()
+    if not len(stones):
         return None
+    forgotten = _ids_of(stones, manifests, lake)
     holds: dict[str, bool] = {}
     for manifest in manifests:
         snapshot = Snapshot(lake, manifest)
@@ -97,6 +99,20 @@ def plan_purge(lake: Lake, name: str) -> PurgePlan | None:
         ),
         leftover=tuple(_leftover(lake, name)),
     )
+
+
+def _ids_of(stones: pa.Table, manifests: Sequence[Manifest], lake: Lake) -> pa.Array:
+    """Ids of the forgotten documents, and of those with their texts in snapshots that no gate let pass."""
+    ids, hashes = (stones[name].combine_chunks() for name in ("id", "content_hash"))
+    found = set(ids.to_pylist())
+    for manifest in manifests:
+        snapshot = Snapshot(lake, manifest)
+        for shard in manifest.shards if manifest.status != "promoted" else ():
+            if shard.kind in ("documents", "duplicates") and shard.version == manifest.version:
+                table = snapshot.open_whole(shard)
+                same = pc.is_in(table["content_hash"], value_set=hashes)
+                found |= set(table["id"].filter(same).to_pylist())
+    return pa.array(sorted(found), pa.string())
 
 
 def _leftover(lake: Lake, name: str) -> list[Entry]:

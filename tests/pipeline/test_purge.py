@@ -5,6 +5,7 @@ import random
 import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,26 @@ def test_a_run_at_work_is_not_robbed(corpus: tuple[BuildConfig, Path, Lake]) -> 
     ):
         purge(plan)
     assert versions(lake, "tiny") == [1, 2, 3]
+    assert not verify(lake)
+
+
+def test_a_quarantined_snapshot_with_the_text_goes_too(tmp_path: Path) -> None:
+    """It is no ancestor of anything, but its files hold the text under an id of their own."""
+    root, lake = tmp_path / "recipe", Lake.open(tmp_path / "lake")
+    config = config_of()
+    write(root, {f"early-{i}": prose(50 + i) for i in range(4)})
+    build(config, lake, root=root)
+    strict = replace(config, gates=replace(config.gates, min_documents=1000))
+    write(root, {"late": prose(60)})
+    assert build(strict, lake, root=root).status == "quarantined"
+    (root / "late.txt").rename(root / "moved.txt")
+    build(config, lake, root=root)
+    forget_now(lake, Request(uris=("moved.txt",)))
+    assert prose(60) in set(stored_texts(lake))
+    after = purge_now(lake)
+    assert prose(60) not in set(stored_texts(lake))
+    assert versions(lake, "tiny") == [1, 5]
+    assert after.ref == "tiny@5"
     assert not verify(lake)
 
 
