@@ -15,6 +15,7 @@ from pipeline.dedup import exact_duplicates
 from pipeline.executor import Executor
 from pipeline.normalize import NormalizeConfig, content_hash, normalize
 from pipeline.readers import FoundInput, ReadLimits, SourceConfig, read_input
+from pipeline.runs import published_copies
 from pipeline.stage import Progress, Workspace, run_tasks
 from storage.errors import ConfigError
 from storage.schema import DOCUMENTS, FATES
@@ -217,8 +218,7 @@ def _exact_task(
     keys = keys.drop_columns(["source"]).append_column("source_rank", ranks)
     published = None
     if parent is not None:
-        tables = [parent.open(shard).select(columns[:2]) for shard in parent.shards("documents")]
-        published = pa.concat_tables(tables) if tables else None
+        published = published_copies(parent, keys["content_hash"])
     removed = exact_duplicates(keys, published)
     workspace.write_table("exact/removed", removed)
     return {"documents": len(keys), "duplicate": len(removed)}

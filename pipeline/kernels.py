@@ -49,7 +49,7 @@ _PERMS = types.Tuple((_bytes(types.uint32), _bytes(types.uint32)))
 _OUT64, _OUT32 = types.uint64[::1], types.uint32[:, ::1]
 
 
-def _compiled(*signature: types.Type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def compiled(*signature: types.Type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Compile a function for the one signature that it is called with, or load what an earlier process compiled."""
 
     def compile_function(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -83,24 +83,24 @@ def _one_at_a_time(folder: str | None) -> Iterator[None]:
         os.close(lock)
 
 
-_inlined = numba.njit(nogil=True)
+inlined = numba.njit(nogil=True)
 
 
-@_inlined
+@inlined
 def _mix64(value):
     value = (value ^ (value >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
     value = (value ^ (value >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
     return value ^ (value >> np.uint64(33))
 
 
-@_inlined
+@inlined
 def _mix32(value):
     value = np.uint32(np.uint32(value ^ (value >> np.uint32(16))) * np.uint32(0x85EBCA6B))
     value = np.uint32(np.uint32(value ^ (value >> np.uint32(13))) * np.uint32(0xC2B2AE35))
     return np.uint32(value ^ (value >> np.uint32(16)))
 
 
-@_inlined
+@inlined
 def _decode(text, at):
     """Code point that starts at `at`, of two to four bytes, and where the next one starts."""
     first = np.uint64(text[at])
@@ -116,7 +116,7 @@ def _decode(text, at):
     return high | third << np.uint64(6) | fourth, at + _FOUR
 
 
-@_inlined
+@inlined
 def _entry(tables, point):
     """What `minhash.py` knows of a code point: its folded form * 8 + its kind."""
     pages, entries = tables
@@ -126,7 +126,7 @@ def _entry(tables, point):
     ) & np.uint64(0xFFFFFFFF)
 
 
-@_inlined
+@inlined
 def _is_by_character(text, begin, end, tables):
     """Whether most word characters belong to scripts without spaces."""
     num_word = num_unspaced = _ZERO
@@ -143,7 +143,7 @@ def _is_by_character(text, begin, end, tables):
     return _TWO * (num_unspaced // UNSPACED) > num_word // WORD
 
 
-@_inlined
+@inlined
 def _read_words(text, begin, end, tables, ascii_tables, powers, out):
     """Write the word hashes of a text; give their number and whether a character of a script without spaces came."""
     ascii_letters, ascii_masks = ascii_tables
@@ -191,7 +191,7 @@ def _read_words(text, begin, end, tables, ascii_tables, powers, out):
     return count, unspaced != _ZERO
 
 
-@_inlined
+@inlined
 def _read_characters(text, begin, end, tables, out):
     """Write the folded characters of a text that are no white space; give their number."""
     count = _ZERO
@@ -208,7 +208,7 @@ def _read_characters(text, begin, end, tables, out):
     return count
 
 
-@_inlined
+@inlined
 def _windows(values, count, width, salt, out):
     """Write the hash of every run of `width` values, or of all where there are fewer; give their number."""
     if count == _ZERO:
@@ -231,7 +231,7 @@ def _windows(values, count, width, salt, out):
     return number
 
 
-@_inlined
+@inlined
 def _drop_repeats(hashes, count, slots, multiplier):
     """Move the first of each hash to the front, in any order; give their number.
 
@@ -273,7 +273,7 @@ def _drop_repeats(hashes, count, slots, multiplier):
     return num_distinct
 
 
-@_inlined
+@inlined
 def _sort(hashes, count, scratch, starts):
     """Sort distinct hashes: into about as many buckets as there are hashes, by the leading bits, then to their places."""
     if count > _MAX_COUNT or count < _TWO:  # `_drop_repeats` has sorted many already
@@ -305,7 +305,7 @@ def _sort(hashes, count, scratch, starts):
         hashes[place] = value
 
 
-@_inlined
+@inlined
 def _sign(hashes, begin, end, permutations, mixed, out):
     """Take minima of all permutations over hashes[begin:end] into `out`, which starts at the largest number.
 
@@ -333,7 +333,7 @@ def _sign(hashes, begin, end, permutations, mixed, out):
         begin += count
 
 
-@_inlined
+@inlined
 def _word_powers():
     powers = np.empty(_NUM_POWERS, np.uint64)
     power = _ONE
@@ -343,7 +343,7 @@ def _word_powers():
     return powers
 
 
-@_inlined
+@inlined
 def _ascii_tables(tables):
     """Folded word characters below 0x80, zero for all others; and all ones for word characters, zero for others."""
     letters, masks = np.zeros(_ASCII, np.uint64), np.zeros(_ASCII, np.uint64)
@@ -354,7 +354,7 @@ def _ascii_tables(tables):
     return letters, masks
 
 
-@_inlined
+@inlined
 def _longest(offsets):
     longest = 0
     for row in range(len(offsets) - 1):
@@ -362,7 +362,7 @@ def _longest(offsets):
     return longest
 
 
-@_inlined
+@inlined
 def _num_slots(count):
     size = _MIN_SLOTS
     while size < _FOUR * min(count, _MAX_COUNT):
@@ -370,7 +370,7 @@ def _num_slots(count):
     return size
 
 
-@_inlined
+@inlined
 def _shingle(text, begin, end, is_code, ngram, tables, ascii_tables, powers, values, out):
     """Write the shingle hashes of one text in reading order, repeats and all; give their number."""
     if not is_code:
@@ -381,7 +381,7 @@ def _shingle(text, begin, end, is_code, ngram, tables, ascii_tables, powers, val
     return _windows(values, count, _CHARACTERS, _CHARACTER_SALT, out)
 
 
-@_compiled(*_TEXT, _MODES, types.uint64, _TABLES, types.uint64, _OUT64, types.int64[::1])
+@compiled(*_TEXT, _MODES, types.uint64, _TABLES, types.uint64, _OUT64, types.int64[::1])
 def shingle_texts(text, offsets, is_code, ngram, tables, multiplier, hashes, counts):
     """Write the distinct shingle hashes of each text, sorted, one text behind the other; give how many in all."""
     longest = np.uint64(_longest(offsets))
@@ -401,7 +401,49 @@ def shingle_texts(text, offsets, is_code, ngram, tables, multiplier, hashes, cou
     return filled
 
 
-@_compiled(*_TEXT, _MODES, types.uint64, _TABLES, types.uint64, _PERMS, _OUT32, types.int64[::1])
+@compiled(
+    *(*_TEXT, _MODES, types.uint64, types.uint64, _TABLES, types.uint64),
+    *(_OUT64, types.int64[::1], _OUT64, types.int64[::1]),
+)
+def compare_texts(
+    text, offsets, is_code, ngram, other_ngram, tables, multiplier, hashes, ends, grams, gram_ends
+):
+    """Write the distinct shingle hashes of each text for two lengths of a shingle, words being read once.
+
+    In reading order; sets of more than 2^17 are sorted. Characters have one length: there both are the same.
+    """
+    longest = np.uint64(_longest(offsets))
+    ascii_tables, powers = _ascii_tables(tables), _word_powers()
+    values, slots = np.empty(longest + _ONE, np.uint64), np.empty(_num_slots(longest), np.uint64)
+    filled = gram_filled = _ZERO
+    ends[0] = gram_ends[0] = 0
+    for row in range(len(is_code)):
+        begin, end = np.uint64(offsets[row]), np.uint64(offsets[row + 1])
+        out, gram_out = hashes[filled:], grams[gram_filled:]
+        by_character, number = is_code[row], _ZERO
+        if not by_character:
+            number, has_unspaced = _read_words(
+                text, begin, end, tables, ascii_tables, powers, values
+            )
+            by_character = has_unspaced and _is_by_character(text, begin, end, tables)
+        if by_character:
+            number = _read_characters(text, begin, end, tables, values)
+            count = _windows(values, number, _CHARACTERS, _CHARACTER_SALT, out)
+            count = _drop_repeats(out, count, slots, multiplier)
+            gram_out[:count] = out[:count]
+            gram_count = count
+        else:
+            count = _windows(values, number, ngram, _ZERO, out)
+            count = _drop_repeats(out, count, slots, multiplier)
+            gram_count = _windows(values, number, other_ngram, _ZERO, gram_out)
+            gram_count = _drop_repeats(gram_out, gram_count, slots, multiplier)
+        filled += count
+        gram_filled += gram_count
+        ends[row + 1] = filled
+        gram_ends[row + 1] = gram_filled
+
+
+@compiled(*_TEXT, _MODES, types.uint64, _TABLES, types.uint64, _PERMS, _OUT32, types.int64[::1])
 def sign_texts(text, offsets, is_code, ngram, tables, multiplier, permutations, signatures, counts):
     """Write the signature of each text and how many distinct shingles it has."""
     longest = np.uint64(_longest(offsets))
@@ -418,7 +460,7 @@ def sign_texts(text, offsets, is_code, ngram, tables, multiplier, permutations, 
         _sign(hashes, _ZERO, count, permutations, mixed, signatures[row])
 
 
-@_compiled(_bytes(types.uint64), _bytes(types.int64), _PERMS, _OUT32)
+@compiled(_bytes(types.uint64), _bytes(types.int64), _PERMS, _OUT32)
 def sign(hashes, offsets, permutations, signatures):
     """Write the signature of each document's hashes."""
     mixed = np.empty(_SIGN_BLOCK + _FOUR, np.uint32)
@@ -427,7 +469,7 @@ def sign(hashes, offsets, permutations, signatures):
         _sign(hashes, begin, end, permutations, mixed, signatures[row])
 
 
-@_compiled(types.Array(types.uint32, 2, "C", readonly=True), types.uint64, types.uint64[:, ::1])
+@compiled(types.Array(types.uint32, 2, "C", readonly=True), types.uint64, types.uint64[:, ::1])
 def band_keys(signatures, rows, keys):
     """Write the key of each band of `rows` values."""
     for document in range(len(signatures)):

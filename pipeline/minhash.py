@@ -14,7 +14,7 @@ The definition, on any string (`tests/pipeline/numpy_minhash.py` follows it in p
 """
 
 import os
-from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from storage.errors import GristmillError
-from storage.schema import BAND_KEYS, SIGNATURES
+from storage.schema import SIGNATURES
 
 if TYPE_CHECKING:  # dedup holds the config and calls these kernels; only the annotations look back
     from pipeline.dedup import DedupConfig
@@ -56,10 +56,39 @@ def shingle_texts(texts: pa.Array, domains: pa.Array, *, ngram: int = 5) -> tupl
     data, begins = _utf8(texts)
     hashes = np.empty(begins[-1] - begins[0] + len(texts), np.uint64)  # touched as far as filled
     counts = np.empty(len(texts), np.int64)
-    filled = _kernels().shingle_texts(
-        data, begins, _is_code(domains), ngram, _characters(), _multiplier(), hashes, counts
+    filled = kernels().shingle_texts(
+        data, begins, is_code(domains), ngram, _characters(), multiplier(), hashes, counts
     )
     return hashes[:filled].copy(), np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+
+
+@dataclass(frozen=True)
+class ShingleSets:
+    """Shingle sets of texts, for exact comparison: of text i hashes[ends[i] : ends[i + 1]], distinct, 8 bytes each."""
+
+    hashes: Hashes
+    """Shingles in reading order; sorted where a text has more than 2^17."""
+    ends: Offsets
+    grams: Hashes
+    """Shingles of another length, for the containment: an edit spoils fewer of the shorter ones."""
+    gram_ends: Offsets
+
+
+def shingle_sets(
+    texts: pa.Array, is_code: NDArray[np.bool_], *, ngram: int, containment_ngram: int
+) -> ShingleSets:
+    """Give the shingle sets of each text for two lengths, `shingle_texts` of both but for the order; one pass."""
+    data, begins = _utf8(texts)
+    size = begins[-1] - begins[0] + len(texts)
+    sets = ShingleSets(
+        *(np.empty(size, np.uint64), np.empty(len(texts) + 1, np.int64)),
+        *(np.empty(size, np.uint64), np.empty(len(texts) + 1, np.int64)),
+    )
+    kernels().compare_texts(
+        *(data, begins, is_code, ngram, containment_ngram),
+        *(_characters(), multiplier(), sets.hashes, sets.ends, sets.grams, sets.gram_ends),
+    )
+    return sets
 
 
 def sign(hashes: Hashes, offsets: Offsets) -> Signatures:
@@ -69,7 +98,7 @@ def sign(hashes: Hashes, offsets: Offsets) -> Signatures:
     a document without shingles has all rows at 0xFFFFFFFF. Repeated hashes do no harm.
     """
     signatures = np.full((len(offsets) - 1, NUM_PERM), EMPTY, np.uint32)
-    _kernels().sign(hashes, offsets, _permutations(), signatures)
+    kernels().sign(hashes, offsets, _permutations(), signatures)
     return signatures
 
 
@@ -80,13 +109,13 @@ def sign_texts(
     data, begins = _utf8(texts)
     signatures = np.full((len(texts), NUM_PERM), EMPTY, np.uint32)
     counts = np.empty(len(texts), np.int64)
-    _kernels().sign_texts(
+    kernels().sign_texts(
         data,
         begins,
-        _is_code(domains),
+        is_code(domains),
         ngram,
         _characters(),
-        _multiplier(),
+        multiplier(),
         _permutations(),
         signatures,
         counts,
@@ -101,7 +130,7 @@ def band_keys(signatures: Signatures, *, bands: int, rows: int) -> Hashes:
     their sum: minima of long documents are small numbers, and sums of small numbers collide (LSHBloom's trap).
     """
     keys = np.empty((len(signatures), bands), np.uint64)
-    _kernels().band_keys(np.ascontiguousarray(signatures), rows, keys)
+    kernels().band_keys(np.ascontiguousarray(signatures), rows, keys)
     return keys
 
 
@@ -136,26 +165,6 @@ def read_signatures(table: pa.Table) -> Signatures:
     return column.flatten().to_numpy().reshape(-1, NUM_PERM)
 
 
-def band_key_run(signatures: Sequence[pa.Table], config: "DedupConfig") -> pa.Table:
-    """Give the BAND_KEYS table of a snapshot's SIGNATURES tables, sorted by (band, key, row).
-
-    `row` counts through the tables in the order given. Documents without shingles have no key: they are alike in
-    nothing. `O(n log n)`.
-    """
-    values = np.concatenate(
-        [np.empty((0, NUM_PERM), np.uint32), *(read_signatures(table) for table in signatures)]
-    )
-    documents = np.flatnonzero((values != EMPTY).any(axis=1)).astype(np.uint32)
-    keys = band_keys(values[documents], bands=config.bands, rows=config.rows)
-    order = np.argsort(keys, axis=0, kind="stable")  # stable: rows ascend within equal keys
-    columns = [
-        pa.array(np.repeat(np.arange(config.bands, dtype=np.uint16), len(documents))),
-        pa.array(np.take_along_axis(keys, order, axis=0).T.ravel()),
-        pa.array(documents[order].T.ravel()),
-    ]
-    return pa.Table.from_arrays(columns, schema=BAND_KEYS)
-
-
 def _utf8(texts: pa.Array) -> tuple[NDArray[np.uint8], Offsets]:
     """View the bytes of an Arrow array of texts, and where each begins; a null is empty."""
     if not pa.types.is_string(texts.type) and not pa.types.is_large_string(texts.type):
@@ -178,14 +187,14 @@ def _utf8(texts: pa.Array) -> tuple[NDArray[np.uint8], Offsets]:
     return np.frombuffer(data or b"", np.uint8), begins
 
 
-def _is_code(domains: pa.Array) -> NDArray[np.bool_]:
+def is_code(domains: pa.Array) -> NDArray[np.bool_]:
     """Whether each document's domain is "code"."""
-    is_code = pc.fill_null(pc.equal(domains, "code"), False)
-    return is_code.to_numpy(zero_copy_only=False)
+    found = pc.fill_null(pc.equal(domains, "code"), False)
+    return found.to_numpy(zero_copy_only=False)
 
 
 @cache
-def _kernels() -> Any:
+def kernels() -> Any:
     """The compiled loops. Imported late: numba takes a third of a second, and most commands do not need it."""
     from pipeline import kernels
 
@@ -201,7 +210,7 @@ def _characters() -> tuple[NDArray[np.uint16], NDArray[np.uint32]]:
 
 
 @cache
-def _multiplier() -> int:
+def multiplier() -> int:
     """An odd number by which the kernels spread hashes over a table. No result depends on it."""
     return int.from_bytes(os.urandom(8)) | 1
 

@@ -145,7 +145,7 @@ def test_without_a_folder_to_keep_them_kernels_still_compile() -> None:
     namespace: dict[str, object] = {}
     source = compile("def double(x):\n    return x + x\n", "/proc/nowhere/kernels.py", "exec")
     exec(source, namespace)
-    double = kernels._compiled(types.uint64)(namespace["double"])
+    double = kernels.compiled(types.uint64)(namespace["double"])
     assert double(21) == 42
 
 

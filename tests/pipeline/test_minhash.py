@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from pipeline.dedup import DedupConfig
 from pipeline.minhash import (
     EMPTY,
-    band_key_run,
     band_keys,
     read_signatures,
     shingle,
@@ -22,6 +21,7 @@ from pipeline.minhash import (
     sign,
     sign_documents,
 )
+from pipeline.runs import band_key_run
 from storage.errors import GristmillError
 from storage.schema import BAND_KEYS, SIGNATURES
 
