@@ -143,9 +143,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "fates",
         "Settle every document's fate",
-        lambda p, ex, pr: publish.write_fates(
-            p.workspace, p.parent, p.version, p.config.dedup, pr
-        ),
+        lambda p, ex, pr: publish.write_fates(p.workspace, p.parent, p.version, p.config.dedup, pr),
     ),
 )
 """The order of the pipeline, once for everybody who runs it."""

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.minhash import EMPTY, Hashes, band_keys, read_signatures
+from pipeline.minhash import Hashes, kernels, read_signatures, write_band_keys
 from pipeline.runs import BandRun, Rows, find_keys
 from storage.errors import GristmillError
 
@@ -87,19 +87,19 @@ def make_keys(
 
     `content` has the content hashes of the documents, shape (documents, 2).
     """
-    values = np.lib.format.open_memmap(file, "w+", np.uint64, (bands + 1, len(content)))
+    memory_map = np.lib.format.open_memmap(file, "w+", np.uint64, (bands + 1, len(content)))
+    values = memory_map.view(np.ndarray)
     is_signed = np.zeros(len(content), np.bool_)
     start = 0
     for table in signatures:
         part = read_signatures(table)
         nodes = places[start : start + len(part)]
-        if (nodes < 0).any():
-            part, nodes = part[nodes >= 0], nodes[nodes >= 0]
-        values[:bands, nodes] = band_keys(part, bands=bands, rows=rows).T
-        is_signed[nodes] = (part != EMPTY).any(axis=1)
+        write_band_keys(part, rows, nodes, values[:bands])
+        is_here = nodes >= 0
+        is_signed[nodes[is_here]] = table["num_shingles"].to_numpy()[is_here] > 0
         start += len(table)
     values[bands] = content[:, 0]
-    return Keys(values.view(np.ndarray), is_signed)
+    return Keys(values, is_signed)
 
 
 def meet(keys: Keys, runs: Sequence[BandRun], at_most: int) -> Meetings:
@@ -125,18 +125,16 @@ def meet(keys: Keys, runs: Sequence[BandRun], at_most: int) -> Meetings:
 
 def find_clusters(keys: Keys, meetings: Meetings, published: Rows) -> Clusters:
     """Join all that share a key. Nodes: `published` documents first, in their order, then those of `keys`."""
-    from pipeline import clusters  # late: numba
-
     num_new, num_published = keys.values.shape[1], len(published)
     parents = np.arange(
         num_new + num_published
     )  # the new ones first: their numbers are the keys' columns
     for band in range(len(keys.values)):
-        clusters.link_equal(keys.values[band], keys.of_band(band), parents)
-    clusters.link_pairs(
+        kernels().link_equal(keys.values[band], keys.of_band(band), parents)
+    kernels().link_pairs(
         meetings.nodes, num_new + np.searchsorted(published, meetings.rows), parents
     )
-    clusters.find_roots(parents)
+    kernels().find_roots(parents)
     members = np.flatnonzero(np.bincount(parents, minlength=len(parents))[parents] > 1)
     nodes = np.where(members < num_new, members + num_published, members - num_new)
     order = np.lexsort((nodes, parents[members]))

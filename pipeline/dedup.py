@@ -6,7 +6,7 @@ document names a kept one that it duplicates, no two kept ones are duplicates, n
 the order of input, batches and shards does not matter.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pipeline.candidates import (
     Clusters,
@@ -200,31 +201,33 @@ def near_duplicates(
     with TemporaryDirectory(prefix="near-", dir=folder) as name:
         scratch = Path(name)
         corpus = _gather(groups, published, config, scratch)
-        slices = corpus.slices()
         total, done = len(corpus.clusters.nodes), 0
         progress("near_duplicates", done, total, "documents")
-        if executor.workers > 1 and len(slices) > 1:
-            tasks = []
-            for number, (begin, end) in enumerate(slices):
-                tasks.append((scratch / f"{number:08}.npz", config, begin))
-                corpus.slice(begin, end).save(tasks[-1][0])
-            settled = executor.map(_settle_file, tasks)
-        else:
-            settled = (
-                (begin, settle_slice(corpus.slice(begin, end), config)) for begin, end in slices
-            )
         found = []
-        for begin, edges in settled:
-            members = corpus.clusters.nodes[begin:]
-            found.append((begin, edges.of(members)))
+        for begin, edges in _settle(corpus.slices(), config, executor, scratch):
+            found.append((begin, edges.of(corpus.clusters.nodes[begin:])))
             done += edges.num_nodes
             progress("near_duplicates", done, total, "documents")
         found.sort(key=lambda item: item[0])  # processes end in any order
         return _results(corpus, Edges.concat([edges for _, edges in found]))
 
 
-def _settle_file(task: tuple[Path, DedupConfig, int]) -> tuple[int, Edges]:
-    file, config, begin = task
+def _settle(
+    slices: Iterable[tuple[int, Slice]], config: DedupConfig, executor: Executor, scratch: Path
+) -> Iterator[tuple[int, Edges]]:
+    """The edges of each slice, with the number of its first node; other processes read the slices from files."""
+    if executor.workers == 1:
+        yield from ((begin, settle_slice(part, config)) for begin, part in slices)
+        return
+    tasks = []
+    for begin, part in slices:
+        tasks.append((scratch / f"{begin:012}.npz", begin, config))
+        part.save(tasks[-1][0])
+    yield from executor.map(_settle_file, tasks)
+
+
+def _settle_file(task: tuple[Path, int, DedupConfig]) -> tuple[int, Edges]:
+    file, begin, config = task
     return begin, settle_slice(Slice.load(file), config)
 
 
@@ -254,22 +257,27 @@ class _Corpus:
         """Number of the first probe: the new documents end there."""
         return len(self.published) + self.num_new
 
-    def slices(self) -> list[tuple[int, int]]:
-        """Stretches of `clusters.nodes`, whole clusters each, of about SLICE_BYTES of text."""
+    def slices(self) -> Iterator[tuple[int, Slice]]:
+        """Stretches of `clusters.nodes`, whole clusters of about SLICE_BYTES of text, each with its first place.
+
+        A slice holds until the next one is asked for: they share the memory of their texts.
+        """
         ends = self.clusters.ends
         if len(ends) < 2:
-            return []
-        sizes = np.cumsum(self.texts.sizes(self.rows[self.clusters.nodes]))
-        numbers = (sizes[ends[1:] - 1] - 1) // SLICE_BYTES  # of the slice in which a cluster ends
-        last = np.flatnonzero(np.append(numbers[1:] != numbers[:-1], True))
-        cuts = [0, *ends[last + 1].tolist()]
-        return list(pairwise(cuts))
+            return
+        sizes = np.cumsum(self.texts.sizes(self.rows[self.clusters.nodes]))[ends[1:] - 1]
+        numbers = sizes // SLICE_BYTES  # of the slice in which a cluster ends
+        cuts = np.flatnonzero(np.append(numbers[1:] != numbers[:-1], True))
+        largest = np.diff(sizes[cuts], prepend=0).max()
+        buffer = np.empty(largest, np.uint8)
+        for begin, end in pairwise([0, *ends[cuts + 1].tolist()]):
+            yield begin, self._slice(begin, end, buffer)
 
-    def slice(self, begin: int, end: int) -> Slice:
+    def _slice(self, begin: int, end: int, buffer: NDArray[np.uint8]) -> Slice:
         """Everything about a stretch of `clusters.nodes`."""
         nodes = self.clusters.nodes[begin:end]
         ends = self.clusters.ends
-        data, begins, codes = self.texts.gather(self.rows[nodes])
+        data, begins, codes = self.texts.gather(self.rows[nodes], buffer)
         keys, key_ends = self._keys_of(nodes)
         roles = np.full(len(nodes), NEW, np.uint8)
         roles[nodes < len(self.published)] = PUBLISHED

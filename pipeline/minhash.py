@@ -14,7 +14,6 @@ The definition, on any string (`tests/pipeline/numpy_minhash.py` follows it in p
 """
 
 import os
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -53,42 +52,13 @@ def shingle_texts(texts: pa.Array, domains: pa.Array, *, ngram: int = 5) -> tupl
     script without spaces, shingles are of 24 characters and `ngram` does not matter. One pass over the bytes; holds 8
     bytes a shingle, and 16 a byte of the longest text at most.
     """
-    data, begins = _utf8(texts)
+    data, begins = utf8(texts)
     hashes = np.empty(begins[-1] - begins[0] + len(texts), np.uint64)  # touched as far as filled
     counts = np.empty(len(texts), np.int64)
     filled = kernels().shingle_texts(
-        data, begins, is_code(domains), ngram, _characters(), multiplier(), hashes, counts
+        data, begins, is_code(domains), ngram, characters(), multiplier(), hashes, counts
     )
     return hashes[:filled].copy(), np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-
-
-@dataclass(frozen=True)
-class ShingleSets:
-    """Shingle sets of texts, for exact comparison: of text i hashes[ends[i] : ends[i + 1]], distinct, 8 bytes each."""
-
-    hashes: Hashes
-    """Shingles in reading order; sorted where a text has more than 2^17."""
-    ends: Offsets
-    grams: Hashes
-    """Shingles of another length, for the containment: an edit spoils fewer of the shorter ones."""
-    gram_ends: Offsets
-
-
-def shingle_sets(
-    texts: pa.Array, is_code: NDArray[np.bool_], *, ngram: int, containment_ngram: int
-) -> ShingleSets:
-    """Give the shingle sets of each text for two lengths, `shingle_texts` of both but for the order; one pass."""
-    data, begins = _utf8(texts)
-    size = begins[-1] - begins[0] + len(texts)
-    sets = ShingleSets(
-        *(np.empty(size, np.uint64), np.empty(len(texts) + 1, np.int64)),
-        *(np.empty(size, np.uint64), np.empty(len(texts) + 1, np.int64)),
-    )
-    kernels().compare_texts(
-        *(data, begins, is_code, ngram, containment_ngram),
-        *(_characters(), multiplier(), sets.hashes, sets.ends, sets.grams, sets.gram_ends),
-    )
-    return sets
 
 
 def sign(hashes: Hashes, offsets: Offsets) -> Signatures:
@@ -106,7 +76,7 @@ def sign_texts(
     texts: pa.Array, domains: pa.Array, *, ngram: int = 5
 ) -> tuple[Signatures, NDArray[np.int64]]:
     """Give the signature of each text and the number of its distinct shingles, without keeping the shingles."""
-    data, begins = _utf8(texts)
+    data, begins = utf8(texts)
     signatures = np.full((len(texts), NUM_PERM), EMPTY, np.uint32)
     counts = np.empty(len(texts), np.int64)
     kernels().sign_texts(
@@ -114,7 +84,7 @@ def sign_texts(
         begins,
         is_code(domains),
         ngram,
-        _characters(),
+        characters(),
         multiplier(),
         _permutations(),
         signatures,
@@ -124,14 +94,21 @@ def sign_texts(
 
 
 def band_keys(signatures: Signatures, *, bands: int, rows: int) -> Hashes:
-    """Hash each band of `rows` consecutive values, shape (documents, bands).
+    """Hash each band of `rows` consecutive values, shape (documents, bands); see `write_band_keys`."""
+    keys = np.empty((bands, len(signatures)), np.uint64)
+    write_band_keys(signatures, rows, np.arange(len(signatures)), keys)
+    return keys.T
+
+
+def write_band_keys(
+    signatures: Signatures, rows: int, places: NDArray[np.int64], keys: Hashes
+) -> None:
+    """Hash each band of `rows` consecutive values of document i into keys[:, places[i]], unless that is negative.
 
     Equal keys mean equal bands, up to 64-bit collisions that verification sorts out. A multiply-mix of the values, never
     their sum: minima of long documents are small numbers, and sums of small numbers collide (LSHBloom's trap).
     """
-    keys = np.empty((len(signatures), bands), np.uint64)
-    kernels().band_keys(np.ascontiguousarray(signatures), rows, keys)
-    return keys
+    kernels().band_keys(np.ascontiguousarray(signatures), rows, places, keys)
 
 
 def sign_documents(documents: pa.Table, config: "DedupConfig") -> pa.Table:
@@ -165,7 +142,7 @@ def read_signatures(table: pa.Table) -> Signatures:
     return column.flatten().to_numpy().reshape(-1, NUM_PERM)
 
 
-def _utf8(texts: pa.Array) -> tuple[NDArray[np.uint8], Offsets]:
+def utf8(texts: pa.Array) -> tuple[NDArray[np.uint8], Offsets]:
     """View the bytes of an Arrow array of texts, and where each begins; a null is empty."""
     if not pa.types.is_string(texts.type) and not pa.types.is_large_string(texts.type):
         texts = texts.cast(pa.large_string())
@@ -202,7 +179,7 @@ def kernels() -> Any:
 
 
 @cache
-def _characters() -> tuple[NDArray[np.uint16], NDArray[np.uint32]]:
+def characters() -> tuple[NDArray[np.uint16], NDArray[np.uint32]]:
     """The tables of all characters; late for the same reason."""
     from pipeline.characters import character_tables
 

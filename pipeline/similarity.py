@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.minhash import Hashes, is_code, multiplier, shingle_sets
+from pipeline.minhash import Hashes, characters, is_code, kernels, multiplier, utf8
 from pipeline.runs import Rows
 
 if (
@@ -113,20 +113,15 @@ _COLUMNS = {
 
 def settle_slice(part: Slice, config: "DedupConfig") -> Edges:
     """Compare the documents of each cluster by priority. `O(text)`, plus MAX_CANDIDATES intersections a document."""
-    from pipeline import clusters  # late: numba
-
-    data = [None, pa.py_buffer(part.begins), pa.py_buffer(part.data)]
-    texts = pa.Array.from_buffers(pa.large_string(), len(part.roles), data)
-    sets = shingle_sets(
-        texts, part.is_code, ngram=config.ngram, containment_ngram=config.containment_ngram
-    )
+    buffers = [None, pa.py_buffer(part.begins), pa.py_buffer(part.data)]
+    text, offsets = utf8(pa.Array.from_buffers(pa.large_string(), len(part.roles), buffers))
     size = len(part.roles) * MAX_CANDIDATES
     pairs, similarities = np.empty((size, 2), np.int64), np.empty((size, 2), np.float64)
     rules, best = np.empty(size, np.uint8), np.empty(len(part.roles), np.int64)
-    count, num_pairs = clusters.settle(
-        *(sets.hashes, sets.ends, sets.grams, sets.gram_ends),
-        *(part.content, part.keys, part.key_ends, part.clusters, part.roles),
-        *((config.threshold, config.containment), (MAX_MEMBERS, MAX_CANDIDATES), multiplier()),
+    count, num_pairs = kernels().settle(
+        *(text, offsets, part.is_code, (config.ngram, config.containment_ngram)),
+        *(characters(), multiplier(), part.content, part.keys, part.key_ends, part.clusters),
+        *(part.roles, (config.threshold, config.containment), (MAX_MEMBERS, MAX_CANDIDATES)),
         *(pairs, similarities, rules, best),
     )
     decides = np.zeros(count, np.bool_)
@@ -165,15 +160,15 @@ class Texts:
             sizes[places] = ends - begins
         return sizes
 
-    def gather(self, rows: Rows) -> tuple[NDArray[np.uint8], Rows, NDArray[np.bool_]]:
-        """Copy texts end to end: (bytes, where each begins and the end, which are code)."""
-        from pipeline import clusters  # late: numba
-
+    def gather(
+        self, rows: Rows, out: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.uint8], Rows, NDArray[np.bool_]]:
+        """Copy texts end to end into `out`: (bytes, where each begins and the end, which are code)."""
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.sizes(rows))])
-        data, codes = np.empty(offsets[-1], np.uint8), np.empty(len(rows), np.bool_)
+        data, codes = out[: offsets[-1]], np.empty(len(rows), np.bool_)
         for number, places in self._by_chunk(rows):
             begins, ends, source = self._stretches(number, rows[places])
-            clusters.copy_texts(source, begins, ends - begins, offsets[places], data)
+            kernels().copy_texts(source, begins, ends - begins, offsets[places], data)
             codes[places] = self.chunks[number][1][rows[places] - self.starts[number]]
         return data, offsets, codes
 

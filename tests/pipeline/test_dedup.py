@@ -23,6 +23,7 @@ from pipeline.dedup import (
     exact_duplicates,
     near_duplicates,
 )
+from pipeline.executor import Executor
 from pipeline.minhash import read_signatures, sign_documents
 from pipeline.runs import BandRun, Published, band_key_run, next_runs, published_copies
 from pipeline.similarity import MAX_CANDIDATES
@@ -353,6 +354,19 @@ def test_slices_workers_and_probes_do_not_matter(rows: list[dict], cut: int) -> 
         is_found = probe["id"][0] in probed.probes["id"]
         is_copy = probe["content_hash"][0] in kept["content_hash"]
         assert is_found == (is_copy or len(find([probe], old).removed) == 1)
+
+
+def test_processes_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clusters settled in other processes, a few at a time, in whatever order they end."""
+    rows = [{"text": sentence(1000 * (i % 50), 1000 * (i % 50) + 100 + i)} for i in range(150)]
+    table = table_of(rows)
+    one = find([table])
+    assert len(one.removed) > 50
+    monkeypatch.setattr(dedup, "SLICE_BYTES", 5000)
+    assert one == near_duplicates(
+        new_of([table]), None, CONFIG, folder=tmp_path, executor=Executor(workers=2)
+    )
+    assert not list(tmp_path.iterdir())
 
 
 def snapshots(lake: Lake, versions: Sequence[pa.Table], config: DedupConfig) -> Snapshot:
