@@ -37,6 +37,7 @@ from pipeline.display import (
     words,
 )
 from pipeline.gates import override
+from pipeline.recall_view import in_words
 from pipeline.svg import Panel, sheet
 from storage.schema import FATES_IN_ORDER
 
@@ -86,6 +87,7 @@ def snapshot_card(
             "## What was removed, and why" if manifest["summary"].get("rules") else "",
             _rules(manifest["summary"].get("rules", []), rejects),
             _redacted(manifest["summary"]),
+            _recall(manifest["summary"]),
             "## What changed in the recipe" if recipe_changes else "",
             _changes(recipe_changes),
             "## Lineage",
@@ -267,6 +269,10 @@ def _rules(rules: Sequence[Row], rejects: Sequence[Row]) -> str:
 def _redacted(summary: Row) -> str:
     kinds = ", ".join(f"{number(n)} {plain(words(kind))}" for kind, n in summary.get("pii", {}).items() if n)  # fmt: skip
     return f"Personal data replaced by placeholders: {kinds}." if kinds else ""
+
+
+def _recall(summary: Row) -> str:
+    return plain(in_words(summary.get("recall", {})))
 
 
 def _changes(changes: Sequence[str]) -> str:

@@ -255,6 +255,43 @@ def dump(
         dump_snapshot(output, ref, lake, fates=fates)
 
 
+@app.command(epilog="Example: gristmill why conversation/chat.jsonl:26 --lake lake")
+def why(
+    doc: Annotated[
+        str,
+        typer.Argument(
+            metavar="DOC",
+            help="A document's id or its first digits, its uri (file:line, file#offset), or a content hash; a file or "
+            "a pattern ('web/*') lists its documents.",
+        ),
+    ],
+    within: Annotated[
+        str | None,
+        typer.Option(
+            "--in", metavar="REF", help="Look there; default: the newest promoted of each corpus."
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe", metavar="RECIPE", help="To read the texts of removed documents again."
+        ),
+    ] = None,
+    full: Annotated[
+        bool, typer.Option("--full", help="The whole diff, text and cluster, not their beginning.")
+    ] = False,
+    lake: LakeOption = DEFAULT_LAKE,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Say what became of a document and why; of a duplicate, beside which one, with a diff."""
+    with command(as_json=json, verbose=verbose, quiet=quiet) as output:
+        from flows.why import explain  # late
+
+        explain(output, doc, lake, within=within, recipe=recipe, full=full)
+
+
 @app.command(name="hash", epilog="Example: gristmill hash quickstart@1")
 def hash_(
     ref: Annotated[

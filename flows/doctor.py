@@ -12,13 +12,14 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from packaging.requirements import Requirement
 
 from flows.output import Output
 from flows.server import DEFAULT_API_URL, prefect_answers
 from pipeline.display import size
+from pipeline.recall_view import found_probability
 from storage.errors import GristmillError
 from storage.lake import Lake
 
@@ -44,6 +45,9 @@ NATIVE = (
 
 PREFECT_PORT = 4200
 
+SIMILARITIES = (0.3, 0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+"""Where the recall curve of the bands is printed: it rises between the first and the last."""
+
 
 @dataclass(frozen=True)
 class Check:
@@ -60,7 +64,12 @@ def report_health(output: Output, location: str) -> None:
     """Run all checks and print them; raises GristmillError (exit code 1) if one failed."""
     checks = list(run_checks(location))
     failed = [check for check in checks if check.status == "failed"]
-    document = {"sound": not failed, "checks": [asdict(check) for check in checks]}
+    curve = None if failed else recall_curve()
+    document = {
+        "sound": not failed,
+        "checks": [asdict(check) for check in checks],
+        "near_duplicates": curve,
+    }
 
     def show(console: "Console") -> None:
         from rich.table import Table  # late: --json does without
@@ -73,11 +82,40 @@ def report_health(output: Output, location: str) -> None:
             mark = Text(check.status, style=style[check.status])
             table.add_row(mark, Text(check.name), Text(check.found + advice))
         console.print(table)
+        if curve is not None:
+            _print_curve(console, curve)
 
     output.result(document, show)
     if failed:
         names = ", ".join(check.name for check in failed)
         raise GristmillError(f"doctor: {len(failed)} of {len(checks)} checks failed: {names}")
+
+
+def recall_curve() -> dict[str, Any]:
+    """How likely the default bands find a pair by its similarity; every pair found is then compared exactly."""
+    from pipeline.dedup import DedupConfig  # late: if Arrow is broken, a check has to say so
+
+    config = DedupConfig()
+    bands, rows = config.bands, config.rows
+    points = [
+        {"similarity": s, "probability": round(found_probability(s, bands=bands, rows=rows), 6)}
+        for s in SIMILARITIES
+    ]
+    return {"bands": bands, "rows": rows, "threshold": config.threshold, "curve": points}
+
+
+def _print_curve(console: "Console", curve: dict[str, Any]) -> None:
+    from rich.table import Table  # late, as above
+
+    table = Table(box=None, pad_edge=False)
+    for point in curve["curve"]:
+        table.add_column(f"{point['similarity']:g}", justify="right")
+    table.add_row(*(f"{point['probability']:.4f}" for point in curve["curve"]))
+    console.print(
+        f"\nNear-duplicates: how likely {curve['bands']} bands of {curve['rows']} find a pair, by its Jaccard similarity; "
+        f"each found is compared exactly, the threshold is {curve['threshold']:g}"
+    )
+    console.print(table)
 
 
 def run_checks(location: str) -> Iterator[Check]:

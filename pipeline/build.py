@@ -23,6 +23,7 @@ from pipeline.filters import QualityConfig
 from pipeline.gates import GatesConfig, check_gates
 from pipeline.ingest import NewInput, ShardConfig
 from pipeline.language import LanguageConfig
+from pipeline.minhash import check_published
 from pipeline.mixture import MixConfig
 from pipeline.normalize import NormalizeConfig
 from pipeline.pii import PiiConfig
@@ -219,6 +220,7 @@ def make_plan(config: BuildConfig, lake: Lake, root: Path) -> Plan:
         manifest = read_manifest(lake, config.name, number)
         if manifest.status == "promoted":
             parent = Snapshot(lake, manifest)
+            check_published(parent, config.dedup)
             break
     consumed = (
         {(item.source, item.uri, item.fingerprint) for item in parent.manifest.inputs}

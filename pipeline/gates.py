@@ -19,8 +19,17 @@ _KEYS = {
     "change of the removed share": "max_removed_change",
     "domain drift": "max_domain_drift",
     "loss of bytes per token": "max_bytes_per_token_loss",
+    "planted duplicates found": "min_planted_found",
 }
 """Which setting is a gate's limit."""
+
+_SHARES = (
+    "max_quarantined",
+    "max_removed",
+    "max_removed_change",
+    "max_domain_drift",
+    "min_planted_found",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +53,9 @@ class GatesConfig:
     max_bytes_per_token_loss: float = 0.2
     """Relative loss of bytes per token in a domain (of 20 new documents or more) against the parent, from which the
     tokenizer no longer fits."""
+    min_planted_found: float = 0.9
+    """Share of the near-duplicates that a build plants to be found again (of those, 20 or more, that its bands find with
+    probability 0.9999: chance misses a tenth of them once in 10^8 builds)."""
 
     def __post_init__(self) -> None:
         if self.min_documents < 0:
@@ -52,7 +64,7 @@ class GatesConfig:
             raise ConfigError(
                 f"gates.max_bytes_per_token_loss: expected 0 or more, got {self.max_bytes_per_token_loss}"
             )
-        for name in ("max_quarantined", "max_removed", "max_removed_change", "max_domain_drift"):
+        for name in _SHARES:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(
                     f"gates.{name}: expected a number in [0, 1], got {getattr(self, name)}"
@@ -70,11 +82,13 @@ def check_gates(
     config: GatesConfig,
     *,
     known: Mapping[str, dict[str, int]] | None = None,
+    recall: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Figures, limits and verdicts: `{name, value, limit, passed, detail}` each. Parent figures are empty at first.
 
     `documents` and `bytes_by_domain` are those of the whole corpus, `funnel` and `bytes_per_token` of what is new.
-    `known` are the exact copies of documents published before by domain, among the `new` documents and the `parent`'s.
+    `known` are the exact copies of documents published before by domain, among the `new` documents and the `parent`'s;
+    `recall` is what `recall.measure` found, {} if near-duplicates were not looked for.
     """
     if not config.enabled:
         return []
@@ -115,6 +129,14 @@ def check_gates(
     }
     if losses:
         gates.append(_worst("loss of bytes per token", losses, config.max_bytes_per_token_loss))
+    sure = (recall or {}).get("sure", {"planted": 0})
+    if sure["planted"] >= _ENOUGH:
+        found = sure["found"] / sure["planted"]
+        passed = found >= config.min_planted_found
+        detail = f"{sure['found']} of {sure['planted']} that no bands miss by chance"
+        gates.append(
+            _gate("planted duplicates found", found, config.min_planted_found, passed, detail)
+        )
     return gates
 
 
@@ -123,6 +145,8 @@ def override(gate: Mapping[str, Any]) -> str:
     key, value = _KEYS[gate["name"]], gate["value"]
     if key == "min_documents":
         return f"gates.{key}={int(value)}"
+    if key == "min_planted_found":
+        return f"gates.{key}={max(0.0, math.ceil(value * 100 - 1) / 100):g}"
     # In whole percents, and above the value, which is rounded.
     return f"gates.{key}={min(1.0, math.floor(value * 100 + 1) / 100):g}"
 
@@ -135,7 +159,7 @@ def jensen_shannon(p: dict[str, int], q: dict[str, int]) -> float:
         share_p, share_q = p.get(key, 0) / total_p, q.get(key, 0) / total_q
         middle = (share_p + share_q) / 2
         divergence += sum(x * math.log2(x / middle) / 2 for x in (share_p, share_q) if x > 0)
-    return divergence
+    return min(max(divergence, 0.0), 1.0)  # rounding; a limit of 1 always holds
 
 
 def _without(

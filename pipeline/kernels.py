@@ -8,16 +8,15 @@ Integers are uint64 throughout: numba makes a float of a signed and an unsigned 
 indices to every access by a signed one.
 """
 
-import fcntl
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numba
 import numpy as np
 from numba import types
+
+from pipeline.compiling import compiled, read_only
 
 WORD, SPACE, UNSPACED = np.uint64(1), np.uint64(2), np.uint64(4)
 """Bits of a character's kind: part of a word, white space, part of a word of a script without spaces."""
@@ -29,6 +28,7 @@ _CHARACTERS = np.uint64(24)  # as NeMo Curator; about five words of English
 _PERMUTATIONS = np.uint64(128)
 
 _ZERO, _ONE, _TWO, _THREE, _FOUR = (np.uint64(value) for value in range(5))
+_BLANK = np.uint64(0x20)
 _ASCII = np.uint64(0x80)  # bytes from here on belong to a character of several bytes
 _NUM_POWERS = np.uint64(256)  # longer words multiply on
 _WINDOW_BLOCK = np.uint64(1024)  # 8 KiB of sums at a time: stay in L1
@@ -38,70 +38,31 @@ _MIN_SLOTS = np.uint64(64)
 _MAX_COUNT = np.uint64(1 << 17)  # hashes of the largest table, 4 MiB; sorting more takes no memory
 
 
-def _bytes(dtype: types.Type) -> types.Array:
-    return types.Array(dtype, 1, "C", readonly=True)
-
-
-_TEXT = (_bytes(types.uint8), _bytes(types.int64))  # bytes, offsets
-_MODES = _bytes(types.boolean)
-_TABLES = types.Tuple((_bytes(types.uint16), _bytes(types.uint32)))
-_PERMS = types.Tuple((_bytes(types.uint32), _bytes(types.uint32)))
-_ROWS = _bytes(types.int64)
+_TEXT = (read_only(types.uint8), read_only(types.int64))  # bytes, offsets
+_MODES = read_only(types.boolean)
+_TABLES = types.Tuple((read_only(types.uint16), read_only(types.uint32)))
+_PERMS = types.Tuple((read_only(types.uint32), read_only(types.uint32)))
+_ROWS = read_only(types.int64)
 _OUT64, _OUT32 = types.uint64[::1], types.uint32[:, ::1]
 
-
-def compiled(*signature: types.Type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile a function for the one signature that it is called with, or load what an earlier process compiled."""
-
-    def compile_function(function: Callable[..., Any]) -> Callable[..., Any]:
-        try:
-            dispatcher = numba.njit(nogil=True, cache=True)(function)
-        except RuntimeError as error:
-            if "cannot cache function" not in str(error):
-                raise
-            # Neither this folder nor the user's cache can be written: each process compiles, for some seconds.
-            dispatcher = numba.njit(nogil=True)(function)
-        with _one_at_a_time(dispatcher.stats.cache_path):
-            dispatcher.compile(signature)
-        dispatcher.disable_compile()
-        return dispatcher
-
-    return compile_function
+_inlined = numba.njit(nogil=True)
 
 
-@contextmanager
-def _one_at_a_time(folder: str | None) -> Iterator[None]:
-    """Let one process compile into the folder and the others wait for it: they find what it made."""
-    if folder is None:
-        yield
-        return
-    # Opened for reading, so that several users may share a folder.
-    lock = os.open(Path(folder) / "gristmill-kernels.lock", os.O_RDONLY | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
-
-
-inlined = numba.njit(nogil=True)
-
-
-@inlined
+@_inlined
 def _mix64(value):
     value = (value ^ (value >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
     value = (value ^ (value >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
     return value ^ (value >> np.uint64(33))
 
 
-@inlined
+@_inlined
 def _mix32(value):
     value = np.uint32(np.uint32(value ^ (value >> np.uint32(16))) * np.uint32(0x85EBCA6B))
     value = np.uint32(np.uint32(value ^ (value >> np.uint32(13))) * np.uint32(0xC2B2AE35))
     return np.uint32(value ^ (value >> np.uint32(16)))
 
 
-@inlined
+@_inlined
 def _decode(text, at):
     """Code point that starts at `at`, of two to four bytes, and where the next one starts."""
     first = np.uint64(text[at])
@@ -117,7 +78,7 @@ def _decode(text, at):
     return high | third << np.uint64(6) | fourth, at + _FOUR
 
 
-@inlined
+@_inlined
 def _entry(tables, point):
     """What `minhash.py` knows of a code point: its folded form * 8 + its kind."""
     pages, entries = tables
@@ -127,7 +88,7 @@ def _entry(tables, point):
     ) & np.uint64(0xFFFFFFFF)
 
 
-@inlined
+@_inlined
 def _is_by_character(text, begin, end, tables):
     """Whether most word characters belong to scripts without spaces."""
     num_word = num_unspaced = _ZERO
@@ -144,7 +105,7 @@ def _is_by_character(text, begin, end, tables):
     return _TWO * (num_unspaced // UNSPACED) > num_word // WORD
 
 
-@inlined
+@_inlined
 def _read_words(text, begin, end, tables, ascii_tables, powers, out):
     """Write the word hashes of a text; give their number and whether a character of a script without spaces came."""
     ascii_letters, ascii_masks = ascii_tables
@@ -192,7 +153,7 @@ def _read_words(text, begin, end, tables, ascii_tables, powers, out):
     return count, unspaced != _ZERO
 
 
-@inlined
+@_inlined
 def _read_characters(text, begin, end, tables, out):
     """Write the folded characters of a text that are no white space; give their number."""
     count = _ZERO
@@ -209,7 +170,7 @@ def _read_characters(text, begin, end, tables, out):
     return count
 
 
-@inlined
+@_inlined
 def _windows(values, count, width, salt, out):
     """Write the hash of every run of `width` values, or of all where there are fewer; give their number."""
     if count == _ZERO:
@@ -232,7 +193,7 @@ def _windows(values, count, width, salt, out):
     return number
 
 
-@inlined
+@_inlined
 def _table_size(count):
     """Places of a table for so many hashes, and how far right a hash is shifted to find its own."""
     size, shift = _MIN_SLOTS, np.uint64(58)
@@ -242,7 +203,7 @@ def _table_size(count):
     return size, shift
 
 
-@inlined
+@_inlined
 def _drop_repeats(hashes, count, slots, multiplier):
     """Move the first of each hash to the front, in any order; give their number.
 
@@ -280,7 +241,7 @@ def _drop_repeats(hashes, count, slots, multiplier):
     return num_distinct
 
 
-@inlined
+@_inlined
 def _sort(hashes, count, scratch, starts):
     """Sort distinct hashes: into about as many buckets as there are hashes, by the leading bits, then to their places."""
     if count > _MAX_COUNT or count < _TWO:  # `_drop_repeats` has sorted many already
@@ -312,7 +273,7 @@ def _sort(hashes, count, scratch, starts):
         hashes[place] = value
 
 
-@inlined
+@_inlined
 def _sign(hashes, begin, end, permutations, mixed, out):
     """Take minima of all permutations over hashes[begin:end] into `out`, which starts at the largest number.
 
@@ -340,7 +301,7 @@ def _sign(hashes, begin, end, permutations, mixed, out):
         begin += count
 
 
-@inlined
+@_inlined
 def _word_powers():
     powers = np.empty(_NUM_POWERS, np.uint64)
     power = _ONE
@@ -350,7 +311,7 @@ def _word_powers():
     return powers
 
 
-@inlined
+@_inlined
 def _ascii_tables(tables):
     """Folded word characters below 0x80, zero for all others; and all ones for word characters, zero for others."""
     letters, masks = np.zeros(_ASCII, np.uint64), np.zeros(_ASCII, np.uint64)
@@ -361,7 +322,7 @@ def _ascii_tables(tables):
     return letters, masks
 
 
-@inlined
+@_inlined
 def _longest(offsets):
     longest = 0
     for row in range(len(offsets) - 1):
@@ -369,12 +330,12 @@ def _longest(offsets):
     return longest
 
 
-@inlined
+@_inlined
 def _num_slots(count):
     return _table_size(min(count, _MAX_COUNT))[0]
 
 
-@inlined
+@_inlined
 def _shingle(text, begin, end, is_code, ngram, tables, ascii_tables, powers, values, out):
     """Write the shingle hashes of one text in reading order, repeats and all; give their number."""
     if not is_code:
@@ -422,7 +383,7 @@ def sign_texts(text, offsets, is_code, ngram, tables, multiplier, permutations, 
         _sign(hashes, _ZERO, count, permutations, mixed, signatures[row])
 
 
-@compiled(_bytes(types.uint64), _bytes(types.int64), _PERMS, _OUT32)
+@compiled(read_only(types.uint64), read_only(types.int64), _PERMS, _OUT32)
 def sign(hashes, offsets, permutations, signatures):
     """Write the signature of each document's hashes."""
     mixed = np.empty(_SIGN_BLOCK + _FOUR, np.uint32)
@@ -449,6 +410,99 @@ def band_keys(signatures, rows, places, keys):
             keys[band, place] = _mix64(key)
 
 
+@_inlined
+def _encode(point, out, filled):
+    """Write a character in UTF-8; give where the next one goes."""
+    if point < _ASCII:
+        out[filled] = point
+        return filled + _ONE
+    last = _ASCII | point & np.uint64(0x3F)
+    if point < np.uint64(0x800):
+        out[filled], out[filled + _ONE] = np.uint64(0xC0) | point >> np.uint64(6), last
+        return filled + _TWO
+    third = _ASCII | point >> np.uint64(6) & np.uint64(0x3F)
+    if point < np.uint64(0x10000):
+        out[filled] = np.uint64(0xE0) | point >> np.uint64(12)
+        out[filled + _ONE], out[filled + _TWO] = third, last
+        return filled + _THREE
+    out[filled] = np.uint64(0xF0) | point >> np.uint64(18)
+    out[filled + _ONE] = _ASCII | point >> np.uint64(12) & np.uint64(0x3F)
+    out[filled + _TWO], out[filled + _THREE] = third, last
+    return filled + _FOUR
+
+
+@_inlined
+def _fold(text, begin, end, by_character, tables, folded, filled, starts):
+    """Write a text's folded words with a space behind each, or its folded characters that are no white space.
+
+    Gives their number, where the bytes end, and whether a character of a script without spaces came.
+    """
+    count = was_unit = unspaced = _ZERO
+    has_gaps = _ZERO if by_character else _ONE  # between words, not between characters
+    at = begin
+    while at < end:
+        point = np.uint64(text[at])
+        if point < _ASCII:
+            at += _ONE
+        else:
+            point, at = _decode(text, at)
+        entry = _entry(tables, point)
+        unspaced |= entry & UNSPACED
+        is_unit = np.uint64((entry & SPACE) == _ZERO) if by_character else entry & WORD
+        # No branch on where a word ends: what does not count is overwritten.
+        starts[count] = filled
+        count += is_unit & ~(was_unit & has_gaps)
+        if point < _ASCII:
+            folded[filled] = entry >> _THREE if is_unit else _BLANK
+            filled += is_unit | was_unit & has_gaps
+        elif is_unit:
+            filled = _encode(entry >> _THREE, folded, filled)
+        else:
+            folded[filled] = _BLANK
+            filled += was_unit & has_gaps
+        was_unit = is_unit
+    folded[filled] = _BLANK
+    filled += was_unit & has_gaps
+    starts[count] = filled
+    return count, filled, unspaced != _ZERO
+
+
+@cache
+def fold_texts() -> Callable[..., Any]:
+    """`_fold_texts`, compiled when it is asked for: most never need it, and each loop takes its time at every start."""
+    outputs = types.uint8[::1], _OUT64, _OUT64, types.int64[::1]
+    return compiled(*_TEXT, _MODES, types.uint64, _TABLES, *outputs)(_fold_texts)
+
+
+def _fold_texts(text, offsets, is_code, ngram, tables, folded, begins, ends, counts):
+    """Write folded texts and where in them each shingle begins and ends, repeats and all; give how many there are.
+
+    `begins` has room for one more than there are.
+    """
+    filled = number = _ZERO
+    for row in range(len(is_code)):
+        begin, end = np.uint64(offsets[row]), np.uint64(offsets[row + 1])
+        width, gap, by_character = ngram, _ONE, is_code[row]
+        first, starts = (
+            filled,
+            begins[number:],
+        )  # where each word begins; the last shingle begins before the last
+        count, filled, has_unspaced = _fold(
+            text, begin, end, by_character, tables, folded, first, starts
+        )
+        if not by_character and has_unspaced and _is_by_character(text, begin, end, tables):
+            by_character = True
+            count, filled, _ = _fold(text, begin, end, by_character, tables, folded, first, starts)
+        if by_character:
+            width, gap = _CHARACTERS, _ZERO
+        width = min(width, count)
+        counts[row] = count - width + _ONE if count else _ZERO
+        for i in range(np.uint64(counts[row])):
+            ends[number + i] = starts[i + width] - gap
+        number += np.uint64(counts[row])
+    return number
+
+
 # --- clusters ----------------------------------------------------------------------------------
 # From here on numbers of documents and places are int64, as NumPy's own.
 
@@ -456,7 +510,7 @@ _PUBLISHED, _PROBE = np.uint8(0), np.uint8(2)  # roles and rules: see similarity
 _EXACT, _NEAR, _CONTAINED, _CONTAINS = np.uint8(0), np.uint8(1), np.uint8(2), np.uint8(3)
 
 
-@inlined
+@_inlined
 def _root(parents, node):
     while parents[node] != node:
         parents[node] = parents[parents[node]]  # halves the path: later walks are short
@@ -464,7 +518,7 @@ def _root(parents, node):
     return node
 
 
-@inlined
+@_inlined
 def _join(parents, one, other):
     """The smaller root stays the root, so that a component is named by its smallest member."""
     one, other = _root(parents, one), _root(parents, other)
@@ -474,7 +528,7 @@ def _join(parents, one, other):
         parents[one] = other
 
 
-@compiled(_bytes(types.uint64), _ROWS, types.int64[::1])
+@compiled(read_only(types.uint64), _ROWS, types.int64[::1])
 def link_equal(keys, order, parents):
     """Join nodes whose keys are equal; `order` sorts the keys, and holds the nodes that have one."""
     for i in range(1, len(order)):
@@ -496,7 +550,7 @@ def find_roots(parents):
         parents[node] = parents[parents[node]]  # parents are smaller, and done
 
 
-@compiled(_bytes(types.uint8), _ROWS, _ROWS, _ROWS, types.uint8[::1])
+@compiled(read_only(types.uint8), _ROWS, _ROWS, _ROWS, types.uint8[::1])
 def copy_texts(data, begins, sizes, places, out):
     """Copy stretches of bytes to their places."""
     for i in range(len(begins)):
@@ -504,7 +558,7 @@ def copy_texts(data, begins, sizes, places, out):
         out[place : place + sizes[i]] = data[begin : begin + sizes[i]]
 
 
-@inlined
+@_inlined
 def _num_held(hashes, begin, end, slots, shift, multiplier):
     """How many of the distinct hashes hashes[begin:end] are in a table."""
     mask = (_ONE << (np.uint64(64) - shift)) - _ONE
@@ -520,7 +574,7 @@ def _num_held(hashes, begin, end, slots, shift, multiplier):
     return count
 
 
-@inlined
+@_inlined
 def _num_common(hashes, ends, node, other, num_raw, slots, spare, multiplier):
     """Size of the intersection of two sets; `slots` holds the set of `node`, made of `num_raw` hashes, unless it was sorted."""
     begin, end = ends[node, 0], ends[node, 1]
@@ -546,7 +600,7 @@ def _num_common(hashes, ends, node, other, num_raw, slots, spare, multiplier):
     return count
 
 
-@inlined
+@_inlined
 def _number_buckets(keys, begin, end, slots, ids, buckets, multiplier):
     """Number distinct keys from 0: buckets[i] is the number of keys[begin + i]."""
     size, shift = _table_size(np.uint64(end - begin))
@@ -563,7 +617,7 @@ def _number_buckets(keys, begin, end, slots, ids, buckets, multiplier):
         buckets[i] = ids[place]
 
 
-@inlined
+@_inlined
 def _choose(found, count, num_shared, at_most):
     """Bring those to the front that share the most buckets, of equals the earlier."""
     for i in range(at_most):
@@ -579,8 +633,8 @@ def _choose(found, count, num_shared, at_most):
 
 @compiled(
     *(*_TEXT, _MODES, types.UniTuple(types.uint64, 2), _TABLES, types.uint64),
-    *(types.Array(types.uint64, 2, "C", readonly=True), _bytes(types.uint64), _ROWS, _ROWS),
-    *(_bytes(types.uint8), types.UniTuple(types.float64, 2), types.UniTuple(types.int64, 2)),
+    *(types.Array(types.uint64, 2, "C", readonly=True), read_only(types.uint64), _ROWS, _ROWS),
+    *(read_only(types.uint8), types.UniTuple(types.float64, 2), types.UniTuple(types.int64, 2)),
     *(types.int64[:, ::1], types.float64[:, ::1], types.uint8[::1], types.int64[::1]),
 )
 def settle(

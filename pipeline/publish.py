@@ -17,7 +17,7 @@ from pipeline.shards import SplitConfig, assign_splits, encode_shard
 from pipeline.stage import Progress, Workspace, run_tasks, total_counts
 from pipeline.tokenizer import TokenizerConfig, train_tokenizer
 from storage.errors import InputError
-from storage.schema import DOCUMENTS, FATES, REJECTS, SIGNATURES
+from storage.schema import DOCUMENTS, FATES, REJECTS
 from storage.shard import Shard, write_shard
 from storage.snapshot import Snapshot
 
@@ -260,9 +260,7 @@ def _shard_task(workspace: Workspace, name: str, argument: tuple[str, str, int])
         write_shard(
             lake, f"{data}/documents-{name}.arrow", documents.cast(DOCUMENTS), version=version
         ),
-        write_shard(
-            lake, f"{data}/signatures-{name}.arrow", signatures.cast(SIGNATURES), version=version
-        ),
+        write_shard(lake, f"{data}/signatures-{name}.arrow", signatures, version=version),
     ]
     for split, table in sorted(tokens.items()):
         if len(table):

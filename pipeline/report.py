@@ -18,6 +18,7 @@ from pipeline import charts, display
 from pipeline.charts import FATES
 from pipeline.display import binary_size, fixed, number, percent, plural, short, size, words
 from pipeline.ledger import REJECT_CHARACTERS
+from pipeline.recall_view import in_words, recall_picture
 from pipeline.run_view import MAX_PANELS, SAMPLE_CHARACTERS, Row, run_view
 
 SAMPLES_A_RULE = 3
@@ -66,6 +67,7 @@ def render_report(
         "rules": _rules(summary, rejects),
         "duplicates": _pairs(duplicates),
         "similarity": _similarity(summary),
+        "recall": _recall(summary),
         "lengths": _lengths(domains),
         "toxicity": _toxicity(domains),
         "languages": _languages(domains),
@@ -240,6 +242,13 @@ def _similarity(summary: Row) -> Markup | None:
     first = min(first, len(counts) // 2)
     edges = [k / 20 for k in range(first, len(counts) + 1)]
     return charts.histogram(edges, counts[first:], number, title="Similarity of near-duplicates")
+
+
+def _recall(summary: Row) -> Row | None:
+    """What became of the planted duplicates: in words, as a picture, and by similarity."""
+    recall = summary.get("recall", {})
+    said = in_words(recall)
+    return {**recall, "words": said, "picture": recall_picture(recall)} if said else None
 
 
 def _lengths(domains: Sequence[Row]) -> list[Row]:

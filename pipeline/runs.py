@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.minhash import EMPTY, Hashes, band_keys, read_signatures
+from pipeline.minhash import EMPTY, Hashes, band_keys, check_signatures, read_signatures
 from storage.errors import GristmillError
 from storage.schema import BAND_KEYS, DOCUMENTS, TEXT_KEYS
 from storage.shard import Shard
@@ -63,10 +63,11 @@ def band_key_run(
     """Give the BAND_KEYS table of SIGNATURES tables, sorted by (band, key, row).
 
     `row` counts on from `first_row` through the tables in the order given. Documents without shingles have no key: they
-    are alike in nothing. `O(n log n)`.
+    are alike in nothing. `O(n log n)`. Raises GristmillError for signatures made otherwise than `config` asks.
     """
     keys, rows = [np.empty((0, config.bands), np.uint64)], [np.empty(0, np.uint32)]
-    for table in signatures:
+    for number, table in enumerate(signatures):
+        check_signatures(table.schema, config, f"signatures, table {number}")
         values = read_signatures(table)
         places = np.flatnonzero((values != EMPTY).any(axis=1))
         keys.append(band_keys(values[places], bands=config.bands, rows=config.rows))

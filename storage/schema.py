@@ -1,7 +1,8 @@
 """Schemas of the Arrow shards in a lake: the contract between pipeline (writes) and model (reads).
 
 Every shard is one Arrow IPC *file*. Its schema metadata carries `gristmill.kind` and `gristmill.format`; each field
-carries a `comment`. Text shards are lz4-compressed; token shards are not, so that they can be memory-mapped.
+carries a `comment`. Signatures also say how they were made (`gristmill.signature`). Text shards are lz4-compressed;
+token shards are not, so that they can be memory-mapped.
 """
 
 import pyarrow as pa
@@ -10,6 +11,9 @@ from storage.errors import CorruptError
 
 FORMAT = 1
 """Version of the on-disk format; readers refuse any other."""
+
+SIGNATURE_KEY = b"gristmill.signature"
+"""Metadata of signatures: JSON with all that decides what they are (scheme, seed, num_perm, hash, ngram)."""
 
 FATES_IN_ORDER: tuple[str, ...] = ("kept", "dropped", "duplicate", "quarantined", "forgotten")
 """Every document that was read ends in exactly one of these."""
@@ -98,7 +102,7 @@ SIGNATURES = _schema(
         _field(
             "signature",
             pa.list_(pa.field("item", pa.uint32(), nullable=False), 128),
-            "MinHash in datasketch's affine32 scheme, 128 permutations, seed 1",
+            "MinHash in datasketch's affine32 scheme, 128 permutations, seed 1; the schema's metadata says of what",
         ),
         _field("num_shingles", pa.int64(), "distinct shingles of the document"),
     ],

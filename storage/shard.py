@@ -5,6 +5,8 @@ verified on first open in a process; `content_hash` of the values says what the 
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,6 +120,17 @@ def open_shard(lake: Lake, shard: Shard) -> pa.Table:
     return table
 
 
+def read_schema(lake: Lake, shard: Shard) -> pa.Schema:
+    """The shard's schema, with what it says of itself; reads no row and verifies nothing. Raises CorruptError."""
+    where = lake.where(shard.path)
+    try:
+        file = lake.local_path(shard.path)
+    except NotFoundError as error:
+        raise missing_file(where) from error
+    with _arrow_file(file, where) as content:
+        return content.schema
+
+
 def missing_file(where: str) -> CorruptError:
     """The error for a file that a manifest names and the lake does not hold."""
     return CorruptError(f"{where}: expected the file that a manifest names, found none; {REMEDY}")
@@ -156,9 +169,18 @@ def _conform(table: pa.Table, kind: str, path: str) -> pa.Table:
         ]
         if nulls:
             raise GristmillError(f"{path}: expected no nulls in {', '.join(nulls)}, got some")
-        return table.cast(schema)
+        return table.cast(_with_own_metadata(schema, table.schema))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, ValueError) as error:
         raise GristmillError(f"{path}: expected a table of kind '{kind}': {error}") from error
+
+
+def _with_own_metadata(schema: pa.Schema, other: pa.Schema) -> pa.Schema:
+    """The schema, and what gristmill says in the other's metadata; not what other libraries leave there (pandas)."""
+    metadata = dict(schema.metadata or {})
+    for key, value in sorted((other.metadata or {}).items()):
+        if key.startswith(b"gristmill."):
+            metadata.setdefault(key, value)
+    return schema.with_metadata(metadata)
 
 
 def _one_batch(table: pa.Table, path: str) -> pa.RecordBatch:
@@ -213,8 +235,14 @@ def _digest(file: Path) -> tuple[str, int]:
 
 
 def _read(file: Path, where: str) -> pa.Table:
+    with _arrow_file(file, where) as content:
+        return content.read_all()
+
+
+@contextmanager
+def _arrow_file(file: Path, where: str) -> Iterator[pa.ipc.RecordBatchFileReader]:
     try:
-        return pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+        yield pa.ipc.open_file(pa.memory_map(str(file)))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise CorruptError(
             f"{where}: expected an Arrow IPC file, got: {error}; {REMEDY}"

@@ -53,6 +53,25 @@ def test_card_says_what_the_manifest_says() -> None:
     assert 'parent["tiny@1 00000000"] --> this' in card
 
 
+def test_card_tells_of_planted_duplicates() -> None:
+    """One line: how many were found again, and what was found wrongly."""
+    recall = {
+        "planted": [{"planted": 12, "found": 11}, {"planted": 40, "found": 40}],
+        "contained": {"planted": 0, "found": 0},
+        "below_threshold": {"planted": 30, "found": 1, "wrongly_found": 0},
+        "random_pairs": {"pairs": 200, "missed": 2},
+    }
+    made = manifest()
+    made["summary"]["recall"] = recall
+    _, shown = seen(snapshot_card(made, None, []))
+    assert (
+        "Found again: 51 of 52 planted near-duplicates; taken for one though less alike: none of 30; "
+        "duplicates among 200 random pairs of what was kept: 2."
+    ) in shown
+    made["summary"]["recall"] = {}
+    assert "Found again" not in snapshot_card(made, None, [])
+
+
 def test_first_snapshot_says_nothing_of_growth() -> None:
     """All of it is new."""
     assert "(+" not in snapshot_card(manifest(1), None, [])

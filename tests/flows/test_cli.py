@@ -25,6 +25,7 @@ COMMANDS = [
     "sample",
     "inspect",
     "dump",
+    "why",
     "hash",
     "verify",
     "gc",

@@ -31,6 +31,19 @@ def test_sound_installation(gristmill: Callable[..., Any], tmp_path: Path) -> No
     assert not lake.exists()
 
 
+def test_recall_curve_of_the_default_bands(gristmill: Callable[..., Any], tmp_path: Path) -> None:
+    """A probability for each similarity, rising to 1; the plain form prints the same."""
+    found = gristmill("doctor", "--lake", tmp_path, "--json").json["near_duplicates"]
+    curve = {point["similarity"]: point["probability"] for point in found["curve"]}
+    assert curve[0.7] == round(1 - (1 - 0.7 ** found["rows"]) ** found["bands"], 6)
+    assert sorted(curve.values()) == list(curve.values())
+    assert curve[0.3] < 0.1
+    assert curve[0.95] == 1
+    printed = gristmill("doctor", "--lake", tmp_path).out
+    assert f"how likely {found['bands']} bands of {found['rows']} find a pair" in printed
+    assert f"{curve[0.7]:.4f}" in printed
+
+
 def test_table_has_one_line_a_check(gristmill: Callable[..., Any], tmp_path: Path) -> None:
     """The plain form says the same."""
     answer = gristmill("doctor", "--lake", tmp_path)

@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import cache
+from hashlib import sha1
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +71,35 @@ def shingle_texts(
                 begin = end
     offsets = np.cumsum([0, *map(len, parts)], dtype=np.int64)
     return np.concatenate([np.empty(0, np.uint64), *parts]), offsets
+
+
+def shingle_bytes(text: str, domain: str = "", *, ngram: int = 5) -> list[bytes]:
+    """Give the bytes of each distinct shingle, sorted."""
+    kinds = [_kinds()[ord(character)] for character in text]
+    letters = [chr(_folds()[ord(character)]) for character in text]
+    if _is_by_character(text, domain):
+        units = [letter for letter, kind in zip(letters, kinds, strict=True) if not kind & _SPACE]
+        width, gap = NUM_CHARACTERS, ""
+    else:
+        parts = (
+            letter if kind & _WORD else " " for letter, kind in zip(letters, kinds, strict=True)
+        )
+        units = [word for word in "".join(parts).split(" ") if word]
+        width, gap = ngram, " "
+    width = min(width, len(units))
+    runs = {gap.join(units[i : i + width]) for i in range(len(units) - width + 1)} if units else ()
+    return sorted(run.encode() for run in runs)
+
+
+def sign_sha1(texts: Sequence[str], domains: Sequence[str], *, ngram: int = 5) -> Signatures:
+    """Signatures of texts over the first four bytes of the SHA-1 of each shingle."""
+    shingles = [
+        shingle_bytes(text, domain, ngram=ngram)
+        for text, domain in zip(texts, domains, strict=True)
+    ]
+    starts = b"".join(sha1(data).digest()[:4] for part in shingles for data in part)
+    offsets = np.cumsum([0, *map(len, shingles)], dtype=np.int64)
+    return sign(np.frombuffer(starts, "<u4").astype(np.uint64), offsets)
 
 
 def sign(hashes: Hashes, offsets: Offsets) -> Signatures:

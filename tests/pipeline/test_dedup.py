@@ -421,7 +421,9 @@ def test_merged_runs_hold_what_was_published(sizes: list[int], seed: int) -> Non
         assert found == expected
         hashes = pa.chunked_array([[row["content_hash"] for row in new.to_pylist()]], pa.string())
         known = [table["content_hash"] for table in tables]
-        everything = pa.chunked_array([chunk for column in known for chunk in column.chunks], pa.string())
+        everything = pa.chunked_array(
+            [chunk for column in known for chunk in column.chunks], pa.string()
+        )
         both = pa.chunked_array([*hashes.chunks, *everything.chunks])
         copies = published_copies(snapshot, both)
         assert sorted(copies["id"].to_pylist()) == sorted(row["id"] for row in rows)

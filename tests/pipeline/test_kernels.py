@@ -15,6 +15,7 @@ from numba import types
 
 from pipeline import kernels
 from pipeline.characters import folds, kinds
+from pipeline.compiling import compiled
 from pipeline.minhash import band_keys, shingle_texts, sign, sign_texts
 from storage.errors import GristmillError
 
@@ -50,6 +51,14 @@ def assert_equal_to_numpy(
     np.testing.assert_array_equal(signed[0], signatures)
     np.testing.assert_array_equal(signed[1], np.diff(offsets))
     np.testing.assert_array_equal(sign(hashes, offsets), signatures)
+    by_sha1 = sign_texts(array, pa.array(domains, pa.string()), ngram=ngram, hash="sha1")
+    np.testing.assert_array_equal(
+        by_sha1[0],
+        numpy_minhash.sign_sha1(
+            [text or "" for text in texts], [domain or "" for domain in domains], ngram=ngram
+        ),
+    )
+    np.testing.assert_array_equal(by_sha1[1], np.diff(offsets))
     np.testing.assert_array_equal(
         band_keys(signatures, bands=25, rows=5),
         numpy_minhash.band_keys(signatures, bands=25, rows=5),
@@ -145,7 +154,7 @@ def test_without_a_folder_to_keep_them_kernels_still_compile() -> None:
     namespace: dict[str, object] = {}
     source = compile("def double(x):\n    return x + x\n", "/proc/nowhere/kernels.py", "exec")
     exec(source, namespace)
-    double = kernels.compiled(types.uint64)(namespace["double"])
+    double = compiled(types.uint64)(namespace["double"])
     assert double(21) == 42
 
 

@@ -1,29 +1,39 @@
 """Shingles against their written definition, signatures against datasketch, band keys against the bands."""
 
+import json
 import unicodedata
 from itertools import pairwise
 from operator import mul
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from datasketch import LeanMinHash, MinHash
+from datasketch import LeanMinHash, MinHash, MinHashLSH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.dedup import DedupConfig
 from pipeline.minhash import (
+    BLOCK_BYTES,
     EMPTY,
+    Hash,
     band_keys,
+    check_published,
+    check_signatures,
     read_signatures,
     shingle,
     shingle_texts,
     sign,
     sign_documents,
+    sign_texts,
 )
 from pipeline.runs import band_key_run
-from storage.errors import GristmillError
-from storage.schema import BAND_KEYS, SIGNATURES
+from storage.errors import CorruptError, GristmillError
+from storage.lake import Lake
+from storage.schema import BAND_KEYS, SIGNATURE_KEY, SIGNATURES
+from storage.shard import write_shard
+from storage.snapshot import Manifest, Snapshot
 
 M64 = (1 << 64) - 1
 WORD_BASE, SHINGLE_BASE = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93
@@ -170,6 +180,83 @@ def test_stored_rows_open_as_lean_minhash() -> None:
     assert one.jaccard(other) == pytest.approx(391 / 401, abs=0.05)
 
 
+def slow_shingle_bytes(text: str, domain: str, ngram: int) -> set[bytes]:
+    """The bytes of shingles as the module's docstring defines them."""
+    words = "".join(fold(c) if is_word(c) else " " for c in text).split(" ")
+    units, width, gap = [word for word in words if word], ngram, " "
+    if domain == "code" or 2 * sum(map(is_unspaced, text)) > sum(map(is_word, text)):
+        units, width, gap = [fold(c) for c in text if not c.isspace()], NUM_CHARACTERS, ""
+    last = max(len(units) - width, 0)
+    return {gap.join(units[i : i + width]).encode() for i in range(last + 1) if units}
+
+
+LONG_WORDS = st.builds(
+    lambda letter, length: letter * length + " ",
+    st.sampled_from(["x", "\u00e9", "\u023a", "\u0130", "\u0939\u093f", "\U00010400"]),
+    st.integers(1, 300),
+)
+
+
+@given(
+    st.lists(st.tuples(st.lists(MIXED | LONG_WORDS, max_size=4).map("".join), DOMAINS), max_size=4),
+    st.integers(1, 6),
+)
+@settings(max_examples=100, deadline=None)
+def test_sha1_signatures_are_those_of_datasketch_s_defaults(
+    texts: list[tuple[str, str]], ngram: int
+) -> None:
+    """`MinHash()` with `update` for the bytes of each shingle gives the same values, whatever the text."""
+    signatures, counts = sign_texts(
+        pa.array([text for text, _ in texts], pa.string()),
+        pa.array([domain for _, domain in texts], pa.string()),
+        ngram=ngram,
+        hash="sha1",
+    )
+    for row, (text, domain) in enumerate(texts):
+        expected = MinHash(num_perm=128, seed=1)
+        shingles = slow_shingle_bytes(text, domain, ngram)
+        for data in shingles:
+            expected.update(data)
+        assert signatures[row].tolist() == expected.hashvalues.tolist()
+        assert counts[row] == len(shingles)
+
+
+def test_sha1_does_not_show_where_a_block_of_documents_ends() -> None:
+    """Documents beyond, at and below the size of a block, which are hashed with their neighbours or alone."""
+    text = " ".join(f"word{i % 977} na\u00efve{i}" for i in range(30_000))
+    sizes = [0, 10, BLOCK_BYTES // 3, 5, BLOCK_BYTES + 1, 0, BLOCK_BYTES // 2, BLOCK_BYTES // 2, 9]
+    texts = [text[:size] for size in sizes]
+    together, counts = sign_texts(pa.array(texts), pa.array(["web"] * len(texts)), hash="sha1")
+    for row, part in enumerate(texts):
+        alone, count = sign_texts(pa.array([part]), pa.array(["web"]), hash="sha1")
+        assert together[row].tolist() == alone[0].tolist()
+        assert counts[row] == count[0] == shingle(part).size
+
+
+@pytest.mark.parametrize("hash_", ["mix", "sha1"])
+def test_bands_give_the_candidates_of_datasketch_s_index(hash_: Hash) -> None:
+    """Documents that share a band key are those that `MinHashLSH` of the same bands and rows finds."""
+    rng = np.random.default_rng(0)
+    words = np.array([f"w{i}" for i in range(3000)])
+    texts = []
+    for _ in range(60):  # families with 0 to 16 % of their words changed
+        original = rng.choice(words, 80)
+        for changed in np.linspace(0, 0.16, 5):
+            edited = np.where(rng.random(80) < changed, rng.choice(words, 80), original)
+            texts.append(" ".join(edited))
+    signatures = read_signatures(sign_documents(documents(texts), DedupConfig(ngram=2, hash=hash_)))
+    index = MinHashLSH(num_perm=128, params=(25, 5))
+    rows = [LeanMinHash(seed=1, hashvalues=row, scheme="affine32") for row in signatures]
+    for number, row in enumerate(rows):
+        index.insert(number, row)
+    expected = {(a, b) for a, row in enumerate(rows) for b in index.query(row) if a < b}
+    keys = band_keys(signatures, bands=25, rows=5)
+    shared = (keys[:, None, :] == keys[None, :, :]).any(axis=2)
+    found = set(zip(*(side.tolist() for side in np.nonzero(np.triu(shared, 1))), strict=True))
+    assert found == expected
+    assert 250 < len(found) < 550  # of 600 pairs within families: the alike are found, not all
+
+
 def documents(texts: list[str], domain: str = "web") -> pa.Table:
     """The columns that signing reads."""
     return pa.table(
@@ -222,6 +309,70 @@ def test_a_run_holds_every_key_sorted() -> None:
     expected = sorted((b, int(keys[row, b]), row) for row in (0, 2, 3) for b in range(25))
     assert [tuple(row.values()) for row in run.to_pylist()] == expected
     assert len(band_key_run([], config)) == 0
+
+
+def test_signatures_say_how_they_were_made() -> None:
+    """A table of signatures carries all that decides what they are, also where it has no rows."""
+    for texts in ([], ["one two three"]):
+        table = sign_documents(documents(texts), DedupConfig(ngram=3, hash="sha1"))
+        assert json.loads((table.schema.metadata or {})[SIGNATURE_KEY]) == {
+            "scheme": "affine32",
+            "seed": 1,
+            "num_perm": 128,
+            "hash": "sha1",
+            "ngram": 3,
+        }
+        check_signatures(table.schema, DedupConfig(ngram=3, hash="sha1", bands=9, rows=9), "here")
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        ({"hash": "sha1"}, "lake/x: expected signatures with hash 'mix', got hash 'sha1'; .* put dedup.hash = \"sha1\" into"),
+        ({"ngram": 4}, "expected signatures with ngram 5, got ngram 4; .* put dedup.ngram = 4 into the recipe, or build"),
+        ({"hash": "sha1", "ngram": 4}, "got hash 'sha1', ngram 4; .* dedup.hash = \"sha1\" and dedup.ngram = 4"),
+        ({"seed": 2}, "expected signatures with seed 1, got seed 2; the two cannot be compared: build the corpus anew"),
+        ({"scheme": "legacy", "ngram": 4}, "with ngram 5, scheme 'affine32', got .* cannot be compared: build the corpus"),
+        ({"bits": 8}, "expected signatures with bits None, got bits 8; .* build the corpus anew"),
+        (None, "lake/x: expected signatures with scheme 'affine32', .*, got some that do not say how they were made"),
+        ("text", "do not say how they were made; another program or an older gristmill wrote them"),
+    ],
+)  # fmt: skip
+def test_signatures_made_otherwise_are_refused(made: dict | str | None, message: str) -> None:
+    """A store of another scheme, seed, hash or ngram is named as such, with what to do about it."""
+    own = {"scheme": "affine32", "seed": 1, "num_perm": 128, "hash": "mix", "ngram": 5}
+    value = json.dumps(own | made) if isinstance(made, dict) else made
+    schema = SIGNATURES if value is None else SIGNATURES.with_metadata({SIGNATURE_KEY: value})
+    with pytest.raises(GristmillError, match=message):
+        check_signatures(schema, DedupConfig(), "lake/x")
+
+
+def test_a_run_of_band_keys_is_made_of_one_kind_of_signatures() -> None:
+    """Keys of signatures that were made otherwise would meet nothing."""
+    table = sign_documents(documents(["one two three"]), DedupConfig(hash="sha1"))
+    with pytest.raises(
+        GristmillError, match="expected signatures with hash 'mix', got hash 'sha1'"
+    ):
+        band_key_run([table], DedupConfig())
+
+
+def test_a_shard_keeps_what_its_signatures_say(tmp_path: Path) -> None:
+    """Written to a lake and read back, signatures still say how they were made, and can be refused before a row is read."""
+    lake = Lake.open(tmp_path)
+    config = DedupConfig(ngram=4)
+    path = "corpora/c/data/1/signatures-00000.arrow"
+    shard = write_shard(lake, path, sign_documents(documents(["one two three"]), config), version=1)
+    manifest = Manifest(name="c", version=1, build_id="0" * 16, status="promoted", shards=(shard,))
+    snapshot = Snapshot(lake, manifest)
+    check_published(snapshot, config)
+    check_signatures(snapshot.open(shard).schema, config, "opened")
+    with pytest.raises(
+        GristmillError, match=r"c@1, .*signatures-00000.arrow: .* ngram 5, got ngram 4"
+    ):
+        check_published(snapshot, DedupConfig())
+    (tmp_path / path).unlink()
+    with pytest.raises(CorruptError, match="expected the file that a manifest names, found none"):
+        check_published(snapshot, config)
 
 
 def test_signatures_of_another_length_are_refused() -> None:

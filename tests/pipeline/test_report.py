@@ -26,6 +26,20 @@ HOSTILE = (
     "\U000e0041\ud800",
 )
 
+RECALL = {
+    "threshold": 0.7, "bands": 25, "rows": 5, "left_out": 0, "precision": 1.0,
+    "planted": [
+        {"from": 0.7, "to": 0.75, "jaccard": 0.72, "planted": 12, "found": 9, "expected": 0.9943},
+        {"from": 0.95, "to": 1.0, "jaccard": 0.98, "planted": 40, "found": 40, "expected": 1.0},
+    ],
+    "contained": {"planted": 8, "found": 7, "expected": 0.87},
+    "below_threshold": {"planted": 30, "found": 0, "wrongly_found": 0},
+    "sure": {"planted": 40, "found": 40},
+    "random_pairs": {
+        "pairs": 200, "of_similar_length": 100, "missed": 0, "highest": 0.1, "missed_share_at_most": 0.014978,
+    },
+}  # fmt: skip
+
 VOID = {"meta", "link", "br", "img", "hr"}
 
 
@@ -88,7 +102,7 @@ def make_arguments(text: str = "plain words", domains: int = 1) -> Row:
                 for name in names for stage, rule, documents in removed
             ],
             "normalize": {text: 3}, "pii": {text: 4},
-            "near_duplicates": {"edges": 3, "jaccard_twentieths": [0] * 17 + [1, 0, 2]},
+            "near_duplicates": {"edges": 3, "jaccard_twentieths": [0] * 17 + [1, 0, 2]}, "recall": RECALL,
             "tokenizer": {"vocab_size": 64, "note": text, "bytes_per_token": dict.fromkeys(names, 4.0)},
             "mix": dict.fromkeys(names, mix),
         },
@@ -142,6 +156,9 @@ def test_page_shows_all_sections_and_the_exact_sum() -> None:
     assert "2.00 bits per byte; token frequencies alone give 4.00" in text
     assert "2026-11-22 11:30 UTC" in text
     assert "measured 0.5, limit 0.2" in text
+    assert "Found again: 49 of 52 planted near-duplicates and 7 of 8 pieces of a text; " in text
+    assert "0.7 to 0.75: 9 of 12 found" in text
+    assert "0.70 to 0.75" + "12" + "9" + "99.4 %" in text  # cells of a row
 
 
 def test_page_is_self_contained_and_runs_nothing() -> None:
@@ -198,6 +215,13 @@ def test_empty_snapshot_without_a_run() -> None:
     assert "This snapshot read no documents." in page.text
     assert "training" not in page.values("id")
     assert "none: the first snapshot" in page.text
+
+
+def test_a_snapshot_without_planted_duplicates_says_nothing_of_them() -> None:
+    arguments = make_arguments()
+    for recall in ({}, {**RECALL, "planted": []}):
+        arguments["manifest"]["summary"]["recall"] = recall
+        assert "Found again" not in render_report(**arguments)
 
 
 def test_domains_that_kept_nothing_and_run_without_evaluation() -> None:
