@@ -289,6 +289,7 @@ def make_manifest(plan: Plan, start: float) -> Manifest:
         before.get("tokenizer", {}).get("bytes_per_token", {}),
         config.gates,
         known=publish.copies_of_published(workspace, parent),
+        recall=summary["recall"],
     )
     model = workspace.lake.read_bytes(f"{workspace.data}/tokenizer.model")
     inputs = tuple(

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import ingest, ledger
+from pipeline.canaries import plant
 from pipeline.decontaminate import (
     DecontaminateConfig,
     EvalIndex,
@@ -23,6 +24,7 @@ from pipeline.filters import QualityConfig, judge_quality
 from pipeline.language import LanguageConfig, identify_language, judge_language
 from pipeline.minhash import sign_documents
 from pipeline.pii import PiiConfig, redact_pii
+from pipeline.recall import measure
 from pipeline.runs import Published
 from pipeline.stage import Progress, Workspace, run_tasks
 from pipeline.toxicity import ToxicityConfig, judge_toxicity, score_toxicity
@@ -75,7 +77,7 @@ def find_near_duplicates(
     executor: Executor,
     progress: Progress,
 ) -> dict[str, int]:
-    """Stage 5: near-duplicates among the new documents and against the published ones."""
+    """Stage 5: near-duplicates among the new documents and against the published ones, and how many are found."""
     tasks = [("all", (parent, config, tuple(sources), executor))]
     records = run_tasks(workspace, "near", tasks, _near_task, Executor(), progress, "steps")
     return {key: records[0][key] for key in ("documents", "duplicate", "edges")}
@@ -169,11 +171,23 @@ def _near_task(
     signatures = [workspace.read_table(record["name"]) for record in workspace.records("sign")]
     new = NewDocuments(documents=documents, signatures=signatures, sources=sources)
     published = Published.of(parent) if parent is not None else None
+    planted = plant(documents, config, sources)
     found = near_duplicates(
-        new, published, config, folder=workspace.scratch("near"), executor=executor
+        new,
+        published,
+        config,
+        probes=planted.probes,
+        folder=workspace.scratch("near"),
+        executor=executor,
     )
     workspace.write_table("near/edges", found.edges)
     workspace.write_table("near/removed", found.removed)
     workspace.write_table("near/inherits", found.inherits)
     count = sum(len(table) for table in documents)
-    return {"documents": count, "duplicate": len(found.removed), "edges": len(found.edges)}
+    return {
+        "documents": count,
+        "duplicate": len(found.removed),
+        "edges": len(found.edges),
+        "pairs": found.num_pairs,
+        "recall": measure(planted, found, documents, config),
+    }

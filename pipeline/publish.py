@@ -121,6 +121,7 @@ def summarize(workspace: Workspace, parent: Snapshot | None, config: MixConfig) 
         "normalize": dict(sorted(total_counts(read_records, "normalize").items())),
         "pii": dict(sorted(total_counts(workspace.records("filter"), "pii").items())),
         "near_duplicates": fates["near_duplicates"],
+        "recall": workspace.records("near")[0]["recall"],
         "tokenizer": workspace.records("tokenizer")[0]
         | {"bytes_per_token": bytes_per_token(domains)},
         "mix": mix(train_tokens, config),
