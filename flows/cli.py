@@ -99,6 +99,80 @@ def build(
         build_recipe(output, recipe, lake, workers=workers, overrides=overrides or [], flow=flow)
 
 
+@app.command(epilog="Example: gristmill dedup crawl/*.jsonl.gz -o kept.jsonl --pairs removed.csv")
+def dedup(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...",
+            help="Files, folders or globs of one kind: JSON lines (.jsonl), a document a line (.txt), both also with "
+            ".gz, .zst, .bz2 or .xz; .parquet; .arrow, .feather.",
+        ),
+    ],
+    out: Annotated[
+        str,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="OUT",
+            help="Kept rows, unchanged and in order; a file of their kind.",
+        ),
+    ],
+    pairs: Annotated[
+        str | None,
+        typer.Option(
+            "--pairs",
+            metavar="PAIRS",
+            help="List each removed row, the kept one and how alike they are: .jsonl, .csv or .parquet.",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against", metavar="REF", help="Remove also what this snapshot of --lake holds."
+        ),
+    ] = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    text_field: Annotated[
+        str | None,
+        typer.Option("--text-field", metavar="NAME", help="Field of the text; default: text."),
+    ] = None,
+    id_field: Annotated[
+        str | None,
+        typer.Option("--id-field", metavar="NAME", help="Field that names a row; default: id."),
+    ] = None,
+    domain: Annotated[
+        str | None,
+        typer.Option("--domain", metavar="NAME", help="'code' compares characters, not words."),
+    ] = None,
+    overrides: SetOption = None,
+    workers: WorkersOption = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace OUT and PAIRS if they exist.")
+    ] = False,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Take exact and near-duplicates out of files, without a lake: the engine of the builds."""
+    with command(as_json=json, verbose=verbose, quiet=quiet) as output:
+        from flows.dedup_command import dedup_rows  # late
+
+        dedup_rows(
+            output,
+            files,
+            out,
+            pairs=pairs,
+            against=against,
+            location=lake,
+            fields=(text_field, id_field),
+            domain=domain,
+            overrides=overrides or [],
+            workers=workers,
+            force=force,
+        )
+
+
 @app.command(epilog="Example: gristmill train recipe.toml --set train.steps=1000")
 def train(
     recipe: RecipeArgument,

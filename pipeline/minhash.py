@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from storage.errors import GristmillError
+from storage.errors import ConfigError, GristmillError
 from storage.schema import SIGNATURE_KEY, SIGNATURES
 from storage.shard import read_schema
 from storage.snapshot import Snapshot
@@ -177,7 +177,7 @@ def sign_documents(documents: pa.Table, config: "DedupConfig") -> pa.Table:
 
 
 def check_signatures(schema: pa.Schema, config: "DedupConfig", where: str) -> None:
-    """Raise GristmillError unless a SIGNATURES table says that it was made as `config` asks.
+    """Raise GristmillError unless a SIGNATURES table says that it was made as `config` asks; ConfigError if it could be.
 
     Values of signatures made differently agree by chance alone: joined, they would find nothing, without a word.
     """
@@ -192,11 +192,12 @@ def check_signatures(schema: pa.Schema, config: "DedupConfig", where: str) -> No
         ) from error
     if not differing:
         return
-    remedy = "build the corpus anew under another name"
+    remedy, kind = "build the corpus anew under another name", GristmillError
     if {"hash", "ngram"}.issuperset(differing):
+        kind = ConfigError
         keys = [f"dedup.{key} = {json.dumps(found.get(key))}" for key in differing]
         remedy = f"put {' and '.join(keys)} into the recipe, or {remedy}"
-    raise GristmillError(
+    raise kind(
         f"{where}: expected signatures with {_in_words(expected, differing)}, got "
         f"{_in_words(found, differing)}; the two cannot be compared: {remedy}"
     )

@@ -14,7 +14,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.minhash import EMPTY, Hashes, band_keys, check_signatures, read_signatures
+from pipeline.minhash import (
+    EMPTY,
+    Hashes,
+    band_keys,
+    check_published,
+    check_signatures,
+    read_signatures,
+)
 from storage.errors import GristmillError
 from storage.schema import BAND_KEYS, DOCUMENTS, TEXT_KEYS
 from storage.shard import Shard
@@ -128,7 +135,11 @@ def next_runs(
 
 
 def band_runs(snapshot: Snapshot, config: "DedupConfig") -> list[BandRun]:
-    """The runs of a snapshot, memory-mapped; one made anew from its signatures if its recipe had other bands."""
+    """The runs of a snapshot, memory-mapped; one made anew from its signatures if its recipe had other bands.
+
+    Raises GristmillError if its signatures cannot be compared with what `config` asks for.
+    """
+    check_published(snapshot, config)
     if _is_made_otherwise(snapshot, config):
         return _runs_anew(snapshot, config)
     return [_as_run(snapshot.open(shard), config.bands) for shard in snapshot.shards("band_keys")]

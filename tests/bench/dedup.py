@@ -15,7 +15,8 @@ smaller corpus of the same make. Printed are, for each tool:
   wrong     those of them whose similarity is below 0.5
   beyond    highest resident memory less what was resident (texts, imports) before
 
-then how time grows with the corpus, and what one per cent of new documents costs in a lake.
+then, on demand, how time grows with the corpus, what one per cent of new documents costs in a lake, the command from
+file to file, and how long a first and a later start take.
 """
 
 import argparse
@@ -28,39 +29,18 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from dedup_tools import TOOLS
 from dedup_truth import Corpus, Quality, check_claims, judge
+from dedup_whole import ONE_CORE, command, increment, start_up
 from near_duplicate_corpus import PLANTED
 
-from flows.recipe import load_recipe
-from pipeline.build import Stage, build
-from storage.lake import Lake
-
 BINS = ((0.9, 1.01), (0.8, 0.9), (0.7, 0.8), (0.6, 0.7), (0.5, 0.6), (0.3, 0.5))
-ONE_CORE = dict.fromkeys(
-    ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"
-) | {"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false"}
-RECIPE = """
-name = "bench"
-quality = {{ enabled = false }}
-language = {{ detect = false }}
-toxicity = {{ enabled = false }}
-pii = {{ enabled = false }}
-gates = {{ enabled = false }}
-tokenizer = {{ vocab_size = 1024 }}
-
-[[sources]]
-path = "{folder}/*.jsonl"
-domain = "bench"
-"""
 
 
 @dataclass
@@ -178,60 +158,6 @@ def growth(options: argparse.Namespace, python: str) -> list[tuple[str, list[tup
     return lines
 
 
-def increment(corpus: Corpus) -> None:
-    """Build 99 % of a corpus in a lake, add 1 %, and build it all at once in another."""
-    rows = len(corpus.table)
-    parts = {"most": (0, rows * 99 // 100), "rest": (rows * 99 // 100, rows)}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for part, (begin, end) in parts.items():
-            _write_jsonl(folder / "all" / f"{part}.jsonl", corpus.table.slice(begin, end - begin))
-        (folder / "some").mkdir()
-        os.link(folder / "all/most.jsonl", folder / "some/most.jsonl")
-        took = {"99 %": _build(folder, "some")}
-        os.link(folder / "all/rest.jsonl", folder / "some/rest.jsonl")
-        took["1 % more"] = _build(folder, "some")
-        took["all at once"] = _build(folder, "all")
-    whole = took["all at once"]
-    print(f"\ngristmill build, {rows:,} documents in a lake, one worker (seconds)")
-    for label, stages in took.items():
-        shown = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in stages.items())
-        dedup, of_all = (
-            sum(found[stage] for stage in ("sign", "near_duplicates")) for found in (stages, whole)
-        )
-        print(f"  {label:12} {sum(stages.values()):7.2f}  ({shown})")
-        if label == "1 % more":
-            print(
-                f"  {'':12} {100 * sum(stages.values()) / sum(whole.values()):.1f} % of a full build; "
-                f"signing and near-duplicates {100 * dedup / of_all:.1f} %"
-            )
-
-
-def _write_jsonl(path: Path, table: pa.Table) -> None:
-    path.parent.mkdir(exist_ok=True)
-    with path.open("w", encoding="utf8") as file:
-        for text in table["text"].to_pylist():
-            file.write(json.dumps({"text": text}) + "\n")
-
-
-def _build(folder: Path, name: str) -> dict[str, float]:
-    """Seconds of each stage of a build in the lake of that name, and of the rest (finding inputs, the commit)."""
-    recipe = folder / f"{name}.toml"
-    recipe.write_text(RECIPE.format(folder=name))
-    took: dict[str, float] = {}
-
-    def timed(stage: Stage, run: Callable[[], dict[str, int]]) -> dict[str, int]:
-        begun = time.perf_counter()
-        counts = run()
-        took[stage.name] = time.perf_counter() - begun
-        return counts
-
-    begun = time.perf_counter()
-    lake = Lake.open(str(folder / f"{name}-lake"))
-    build(load_recipe(str(recipe)).build, lake, root=folder, run_stage=timed)
-    return took | {"rest": time.perf_counter() - begun - sum(took.values())}
-
-
 def plot(
     sides: Sequence[Side], lines: list[tuple[str, list[tuple[int, float]]]], folder: Path
 ) -> None:
@@ -278,7 +204,8 @@ def find_sides(options: argparse.Namespace) -> list[Side]:
     for name, tool in TOOLS.items():
         if tool.package in have and (not options.tools or name in options.tools):
             python, number = have[tool.package]
-            for bands, rows in options.bands if tool.package == "gristmill" else options.bands[:1]:
+            is_ours = name in ("gristmill", "gristmill, bands alone")
+            for bands, rows in options.bands if is_ours else options.bands[:1]:
                 corpus = slow if tool.is_slow else fast
                 sides.append(Side(name, bands, rows, corpus, python, number))
     return sides
@@ -337,6 +264,7 @@ def parse() -> argparse.Namespace:
         metavar="DOCUMENTS",
         help="1 %% new ones in a lake of these",
     )
+    parser.add_argument("--whole", action="store_true", help="the command, and starting")
     parser.add_argument("--plots", type=Path, help="folder for PNG files")
     options = parser.parse_args()
     if min(options.documents, options.slow_documents) < 100 or options.rounds < 1:
@@ -371,7 +299,10 @@ def main() -> None:
             )
     lines = growth(options, sys.executable) if options.growth else []
     if options.increment:
-        increment(Corpus.open(options.cache, options.increment, options.seed))
+        increment(Corpus.open(options.cache, options.increment, options.seed).table)
+    if options.whole:
+        command(sides[0].corpus.path)
+        start_up(sides[0].corpus.path)
     if options.plots:
         plot(sides, lines, options.plots)
 

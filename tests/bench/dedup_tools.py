@@ -81,7 +81,12 @@ def gristmill_verified(table: pa.Table, bands: int, rows: int) -> Found:
     return Found(*_rows_of(table["id"], removed))
 
 
-def gristmill_bands(table: pa.Table, bands: int, rows: int) -> Found:
+def gristmill_sha1(table: pa.Table, bands: int, rows: int) -> Found:
+    """The same as `gristmill_bands` with the signatures of datasketch's defaults."""
+    return gristmill_bands(table, bands, rows, hash="sha1")
+
+
+def gristmill_bands(table: pa.Table, bands: int, rows: int, hash: Any = "mix") -> Found:
     """Signatures, sorted band keys and connected components, nothing verified: what the peers do."""
     import numpy as np
     from scipy.sparse import coo_array
@@ -94,7 +99,7 @@ def gristmill_bands(table: pa.Table, bands: int, rows: int) -> Found:
     filled = 0
     for part in table.to_batches():
         domains = pa.nulls(len(part), pa.string())
-        signatures, _ = sign_texts(part["text"], domains)
+        signatures, _ = sign_texts(part["text"], domains, hash=hash)
         keys[:, filled : filled + len(part)] = band_keys(signatures, bands=bands, rows=rows).T
         filled += len(part)
     ends, others = [], []
@@ -302,6 +307,9 @@ TOOLS = {
     ),
     "gristmill": Tool(
         "gristmill", "the engine, every pair verified", gristmill_verified, takes="arrow"
+    ),
+    "gristmill, sha1": Tool(
+        "gristmill", "bands alone, datasketch's default signatures", gristmill_sha1, takes="arrow"
     ),
     "gaoya": Tool("gaoya", "index and a query a document", gaoya),
     "gaoya, index only": Tool("gaoya", "index, no query", gaoya_index),

@@ -20,6 +20,7 @@ from storage.errors import GristmillError
 COMMANDS = [
     "run",
     "build",
+    "dedup",
     "train",
     "evaluate",
     "sample",

@@ -11,7 +11,7 @@ from pipeline.build import BuildConfig, build
 from pipeline.dedup import DedupConfig
 from pipeline.minhash import NUM_PERM, read_signatures
 from storage.catalog import resolve
-from storage.errors import GristmillError
+from storage.errors import ConfigError
 from storage.lake import Lake
 
 from .numpy_minhash import shingle_bytes
@@ -77,7 +77,7 @@ def test_a_recipe_that_signs_otherwise_is_refused_before_any_work(
     before = sorted(
         (path, path.stat().st_mtime_ns) for path in (tmp_path / "lake").rglob("*.arrow")
     )
-    with pytest.raises(GristmillError, match=message):
+    with pytest.raises(ConfigError, match=message):
         build(signed(config, **settings), lake, root=root)
     after = sorted((path, path.stat().st_mtime_ns) for path in (tmp_path / "lake").rglob("*.arrow"))
     assert after == before
@@ -86,5 +86,5 @@ def test_a_recipe_that_signs_otherwise_is_refused_before_any_work(
 
 def test_the_recipe_names_the_hash() -> None:
     """A hash that does not exist is refused before anything is read."""
-    with pytest.raises(GristmillError, match=r"dedup.hash: expected mix or sha1, got 'md5'"):
+    with pytest.raises(ConfigError, match=r"dedup.hash: expected mix or sha1, got 'md5'"):
         DedupConfig(hash="md5")  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,181 @@
+"""What was removed and for what, as people read it: the rows of `gristmill dedup --pairs`."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.dedup import NearDuplicates
+from pipeline.row_files import RowFile
+from storage.snapshot import Snapshot
+
+PAIRS_ENDINGS = (".jsonl", ".csv", ".parquet")
+"""How a list of pairs may be written."""
+
+PAIRS = pa.schema(
+    [
+        pa.field("id", pa.string()),  # of the removed row; file:row where it has none
+        pa.field("file", pa.string()),
+        pa.field("row", pa.int64()),  # lines from 1, rows of tables from 0
+        pa.field("duplicate_of", pa.string()),  # id of the kept one
+        pa.field("duplicate_of_file", pa.string()),  # of a snapshot's document, its uri
+        pa.field("duplicate_of_row", pa.int64()),  # null for a snapshot's document
+        pa.field("snapshot", pa.string()),  # name@version, where the kept one is there
+        pa.field("rule", pa.string()),  # exact, near_duplicate or contained
+        pa.field("jaccard", pa.float32()),
+        pa.field("containment", pa.float32()),
+    ]
+)
+"""A list of pairs as a table."""
+
+_BATCH = 10_000
+"""Rows turned into Python objects at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Where each document stands in the input; ids are those of `dedup_files`."""
+
+    files: Sequence[RowFile]
+    """File of each part."""
+    first_rows: Sequence[int]
+    """Number of each part's first row in its file."""
+    identities: pa.Table
+    """id, row in its part, and name (the row's own id as JSON), sorted by id."""
+    against: Snapshot | None
+
+
+def pairs_of(found: Found, exact: pa.Table, near: NearDuplicates) -> pa.Table:
+    """One row for each removed document, sorted by id: id, duplicate_of (kept), rule, jaccard, containment, in_snapshot.
+
+    A copy of a document that was itself removed stands with the one that is kept: the measures are the same, because
+    copies have the same shingles.
+    """
+    removed = near.removed
+    edges = pc.binary_join_element_wise(near.edges["id_a"], near.edges["id_b"], " ")
+    is_first = pc.less(removed["id"], removed["duplicate_of"])
+    first = pc.if_else(is_first, removed["id"], removed["duplicate_of"])
+    second = pc.if_else(is_first, removed["duplicate_of"], removed["id"])
+    edge = pc.index_in(pc.binary_join_element_wise(first, second, " "), edges.combine_chunks())
+    columns = ["id", "duplicate_of", "rule"]
+    measures = {name: near.edges[name].take(edge) for name in ("jaccard", "containment")}
+    near_pairs = pa.table({**{name: removed[name] for name in columns}, **measures})
+
+    via = pc.index_in(exact["duplicate_of"], removed["id"].combine_chunks())
+    ones = pa.array(np.ones(len(exact), np.float32))
+    copies = pa.table(
+        {
+            "id": exact["id"],
+            "duplicate_of": pc.coalesce(
+                near_pairs["duplicate_of"].take(via), exact["duplicate_of"]
+            ),
+            "rule": pc.coalesce(near_pairs["rule"].take(via), pa.scalar("exact")),
+            "jaccard": pc.coalesce(near_pairs["jaccard"].take(via), ones),
+            "containment": pc.coalesce(near_pairs["containment"].take(via), ones),
+        }
+    )
+    pairs = pa.concat_tables([near_pairs, copies]).combine_chunks().sort_by("id")
+    ours = pc.is_in(pairs["duplicate_of"], found.identities["id"].combine_chunks())
+    return pairs.append_column("in_snapshot", pc.invert(ours))
+
+
+def write_pairs(found: Found, pairs: pa.Table, path: Path, ending: str) -> None:
+    """Write the pairs in the order of the input as .jsonl, .csv or .parquet (PAIRS)."""
+    removed = _places(found, pairs["id"])
+    kept = _places(found, pairs["duplicate_of"])
+    uris = _uris(found, pairs)
+    batches = (
+        _columns(found, pairs.slice(at, _BATCH), removed.slice(at, _BATCH), kept.slice(at, _BATCH), uris)
+        for at in range(0, len(pairs), _BATCH)
+    )  # fmt: skip
+    if ending == ".parquet":
+        with pq.ParquetWriter(path, PAIRS) as writer:
+            for columns in batches:
+                for name in ("id", "duplicate_of"):
+                    columns[name] = [_as_text(value) for value in columns[name]]
+                writer.write_table(pa.table(columns, schema=PAIRS))
+    elif ending == ".csv":
+        with path.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(PAIRS.names)
+            for columns in batches:
+                table.writerows(zip(*columns.values(), strict=True))
+    else:
+        with path.open("wb") as file:
+            for columns in batches:
+                for row in zip(*columns.values(), strict=True):
+                    file.write(orjson.dumps(dict(zip(columns, row, strict=True))) + b"\n")
+
+
+def _uris(found: Found, pairs: pa.Table) -> dict[str, str]:
+    """Where the snapshot's documents came from, of those that are named."""
+    uris: dict[str, str] = {}
+    if found.against is not None:
+        wanted = pairs.filter(pairs["in_snapshot"])["duplicate_of"].combine_chunks()
+        for table in found.against.documents():
+            named = table.select(["id", "uri"]).filter(pc.is_in(table["id"], wanted))
+            uris |= zip(named["id"].to_pylist(), named["uri"].to_pylist(), strict=True)
+    return uris
+
+
+def _places(found: Found, ids: pa.ChunkedArray) -> pa.Table:
+    """Part, row in its file, and name of documents of the input; null for those of a snapshot."""
+    at = pc.index_in(ids, found.identities["id"].combine_chunks())
+    known = found.identities.take(at)
+    parts = [
+        None if id_ is None else int(id_, 16)
+        for id_ in pc.utf8_slice_codeunits(known["id"], 0, 12).to_pylist()
+    ]
+    parts = pa.array(parts, pa.int64())
+    rows = pc.add(pa.array(found.first_rows, pa.int64()).take(parts), known["row"])
+    return pa.table({"part": parts, "row": rows, "name": known["name"]})
+
+
+def _columns(
+    found: Found, pairs: pa.Table, removed: pa.Table, kept: pa.Table, uris: dict[str, str]
+) -> dict[str, list[Any]]:
+    """The columns of PAIRS as Python objects."""
+    ids, files, rows = _names(found, removed)
+    other_ids, other_files, other_rows = _names(found, kept)
+    snapshots: list[str | None] = [None] * len(pairs)
+    if found.against is not None:
+        for i, identity in enumerate(pairs["duplicate_of"].to_pylist()):
+            if other_files[i] is None:
+                other_ids[i], other_files[i] = identity, uris.get(identity)
+                snapshots[i] = found.against.ref
+    return {
+        "id": ids,
+        "file": files,
+        "row": rows,
+        "duplicate_of": other_ids,
+        "duplicate_of_file": other_files,
+        "duplicate_of_row": other_rows,
+        "snapshot": snapshots,
+        "rule": pairs["rule"].to_pylist(),
+        "jaccard": [round(value, 6) for value in pairs["jaccard"].to_pylist()],
+        "containment": [round(value, 6) for value in pairs["containment"].to_pylist()],
+    }
+
+
+def _names(found: Found, places: pa.Table) -> tuple[list[Any], list[str | None], list[int | None]]:
+    """Ids (a row without one goes by its place), files and rows."""
+    rows = places["row"].to_pylist()
+    files = [
+        None if part is None else found.files[part].name for part in places["part"].to_pylist()
+    ]
+    ids = [
+        f"{file}:{row}" if name is None else orjson.loads(name)
+        for name, file, row in zip(places["name"].to_pylist(), files, rows, strict=True)
+    ]
+    return ids, files, rows
+
+
+def _as_text(name: Any) -> str:
+    return name if isinstance(name, str) else orjson.dumps(name).decode()

@@ -1,0 +1,165 @@
+"""`gristmill dedup`: one file without its duplicates, as a user sees it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LONG = " ".join(f"word{i}" for i in range(60))
+ROWS = [
+    {"id": 1, "text": LONG},
+    {"id": 2, "text": "something else that stands alone"},
+    {"id": 3, "text": f"{LONG} and a tail"},
+    {"id": 4, "text": "something else  that stands alone"},
+]
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """A file of four documents, two of which are worth keeping."""
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+def test_kept_rows_pairs_and_summary(rows: Path, gristmill: Callable[..., Any]) -> None:
+    """OUT, PAIRS and what is said of them agree; results go to stdout, the rest to stderr."""
+    out, pairs = rows.with_name("out.jsonl"), rows.with_name("pairs.csv")
+    answer = gristmill("dedup", rows, "-o", out, "--pairs", pairs)
+    assert answer.code == 0
+    assert "kept 2 of 4 documents" in answer.out
+    assert "1 exact, 1 near-duplicate, 0 contained" in answer.out
+    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == [2, 3]
+    assert [line.split(",")[::3][:2] for line in pairs.read_text().splitlines()[1:]] == [
+        ["1", "3"],
+        ["4", "2"],
+    ]
+    told = gristmill("dedup", rows, "-o", out, "--force", "--json").json
+    assert (told["documents"], told["kept"], told["exact"], told["near_duplicate"]) == (4, 2, 1, 1)
+    assert (told["out"], told["pairs"], told["repeated_ids"]) == (str(out), None, 0)
+
+
+def test_settings_decide(rows: Path, gristmill: Callable[..., Any]) -> None:
+    """`--set` is that of a recipe: what it may hold, and what it does."""
+    out = rows.with_name("out.jsonl")
+    told = gristmill("dedup", rows, "-o", out, "--set", "dedup.enabled=false", "--json").json
+    assert (told["kept"], told["exact"], told["near_duplicate"]) == (3, 1, 0)
+    strict = ("--set", "dedup.threshold=0.99", "--set", "dedup.containment=1.0", "--force")
+    told = gristmill("dedup", rows, "-o", out, *strict, "--json").json
+    assert (told["near_duplicate"], told["contained"]) == (0, 1)
+    assert told["settings"]["threshold"] == 0.99
+
+
+def test_rejected_rows_and_ids_are_noted(rows: Path, gristmill: Callable[..., Any]) -> None:
+    """What a user must know stands on stderr: rows that are not in OUT, ids that are not unique."""
+    rows.write_text(
+        rows.read_text() + "{broken\n" + json.dumps({"id": 1, "text": "a new one"}) + "\n"
+    )
+    out = rows.with_name("out.jsonl")
+    answer = gristmill("dedup", rows, "-o", out)
+    assert answer.code == 0
+    assert "WARNING: 1 row cannot be used and is not in" in answer.err
+    assert "1 document had an id that another one has too" in answer.err
+    assert json.loads(Path(f"{out}.rejected.jsonl").read_text())["record"] == "{broken"
+    rows.write_text(json.dumps(ROWS[0]))
+    assert gristmill("dedup", rows, "-o", out, "--force").code == 0
+    assert not Path(f"{out}.rejected.jsonl").exists()
+    assert "no document has a field 'name'" in gristmill(
+        "dedup", rows, "-o", out, "--force", "--id-field", "name"
+    ).err  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["in.jsonl", "-o", "in.jsonl"], "expected another file than the input"),
+        (["in.jsonl", "-o", "there.jsonl"], "exists; give another name, or --force"),
+        (["in.jsonl", "-o", "there.jsonl", "--force", "--pairs", "in.jsonl"], "than the input"),
+        (["in.jsonl", "-o", "out.jsonl", "--pairs", "out.jsonl"], "a file for each result"),
+        (["in.jsonl", "-o", "out.jsonl", "--pairs", "pairs.txt"], "expected the ending .jsonl"),
+        (["in.jsonl", "-o", "out"], "an ending that says what to write"),
+        (["in.jsonl", "-o", "out.csv"], "got .csv; convert it first"),
+        (["in.jsonl", "-o", "out.parquet.gz"], "tables are compressed within"),
+        (["in.jsonl", "-o", "out.parquet"], "in.jsonl: expected a Parquet table, as OUT"),
+        (["in.jsonl", "-o", "missing/out.jsonl"], "expected a folder that exists"),
+        (["in.jsonl", "-o", "."], "expected the name of a file"),
+        (["in.jsonl", "-o", "/dev/null"], "expected the name of a file"),
+        (["no.jsonl", "-o", "out.jsonl"], "no.jsonl"),
+        (["in.jsonl", "-o", "out.jsonl", "--text-field", "body"], "got none: expected the field"),
+        (["lines.txt", "-o", "out.txt", "--id-field", "id"], "no effect on lines of text"),
+        (["in.jsonl", "-o", "out.jsonl", "--domain", "A b"], "--domain: expected lower-case"),
+        (["in.jsonl", "-o", "out.jsonl", "--set", "train.steps=1"], "a key of dedup or read"),
+        (["in.jsonl", "-o", "out.jsonl", "--set", "dedup.treshold=1"], "'dedup.threshold'?"),
+        (["in.jsonl", "-o", "out.jsonl", "--against", "nothing@1"], "expected a corpus"),
+    ],
+)
+def test_wrong_usage_is_told_before_any_work(
+    arguments: list[str],
+    message: str,
+    rows: Path,
+    gristmill: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Exit code 2, one message, and no file touched."""
+    monkeypatch.chdir(rows.parent)
+    rows.with_name("there.jsonl").write_text("of before")
+    rows.with_name("lines.txt").write_text("a line\n")
+    answer = gristmill("dedup", *arguments)
+    assert answer.code == 2
+    assert message in " ".join(answer.err.split())
+    assert "Traceback" not in answer.err
+    assert sorted(os.listdir()) == ["in.jsonl", "lines.txt", "there.jsonl"]  # noqa: PTH208
+    assert rows.with_name("there.jsonl").read_text() == "of before"
+
+
+def test_against_a_snapshot(tiny_recipe: Path, gristmill: Callable[..., Any]) -> None:
+    """What a snapshot holds goes, also with small changes, and PAIRS names its document."""
+    folder = tiny_recipe.parent
+    lake = ("--lake", folder / "lake")
+    assert gristmill("build", tiny_recipe, *lake, "--workers", 1).code == 0
+    dumped = [json.loads(line) for line in gristmill("dump", "tiny", *lake).out.splitlines()]
+    changed = [row | {"text": f"{row['text']} tail", "id": i} for i, row in enumerate(dumped)]
+    changed.append({"id": "new", "text": "a text that no snapshot has seen before"})
+    (folder / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*dumped, *changed]))
+    out, pairs = folder / "out.jsonl", folder / "pairs.jsonl"
+    options = ("-o", out, "--pairs", pairs, "--against", "tiny", *lake, "--json")
+    told = gristmill("dedup", folder / "in.jsonl", *options).json
+    assert told["kept"] == 1 and told["in_snapshot"] == 2 * len(dumped)
+    assert json.loads(out.read_text())["id"] == "new"
+    uris = {row["id"]: row["uri"] for row in dumped}
+    for line in pairs.read_text().splitlines():
+        pair = json.loads(line)
+        assert pair["snapshot"] == "tiny@1"
+        assert pair["duplicate_of_file"] == uris[pair["duplicate_of"]]
+    answer = gristmill("dedup", folder / "in.jsonl", *options, "--force", "--set", "dedup.ngram=4")
+    assert answer.code == 2
+    assert "--set dedup.ngram=5" in answer.err
+
+
+def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
+    """Stopped by a signal: exit code 75, no OUT, no folder, and the same command line then does the work."""
+    with (tmp_path / "in.jsonl").open("w") as file:
+        for i in range(60_000):
+            file.write(json.dumps({"text": f"{i} {LONG}"}) + "\n")
+    arguments = ["dedup", tmp_path / "in.jsonl", "-o", tmp_path / "out.jsonl", "--workers", "1"]
+    command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]
+    work = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    folder = tmp_path / ".out.jsonl.dedup"
+    while not folder.exists():
+        assert work.poll() is None
+        time.sleep(0.01)
+    work.send_signal(signal.SIGINT)
+    _, err = work.communicate(timeout=60)
+    assert work.returncode == 75, err
+    assert "gristmill dedup" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+    (tmp_path / "in.jsonl").write_text(json.dumps(ROWS[0]))
+    assert subprocess.run([*command, "-q"], capture_output=True, timeout=60).returncode == 0
+    assert (tmp_path / "out.jsonl").exists()
