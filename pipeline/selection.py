@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from fnmatch import translate
 from re import compile as compile_pattern
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import ledger
 from pipeline.dedup import DedupConfig
-from pipeline.minhash import shingle_texts
+from pipeline.minhash import Hashes, shingle_texts
 from pipeline.normalize import content_hash
-from pipeline.similarity import num_common
 from storage.errors import ConfigError, NotFoundError
 from storage.schema import DOCUMENTS, FATES
 from storage.snapshot import Snapshot
@@ -191,12 +191,21 @@ def _alike(table: pa.Table, text: str, config: DedupConfig) -> Iterator[str]:
             (shingles, short), (ends, stops) = _shingles(batch["text"], batch["domain"], config)
             for i, id_ in enumerate(batch["id"].to_pylist()):
                 its, its_grams = shingles[ends[i] : ends[i + 1]], short[stops[i] : stops[i + 1]]
-                common = num_common(its, probe)
+                common = _num_common(its, probe)
                 jaccard = common / max(len(its) + len(probe) - common, 1)
                 shorter = len(its_grams if len(its) <= len(probe) else grams)
-                contained = num_common(its_grams, grams) / max(shorter, 1)
+                contained = _num_common(its_grams, grams) / max(shorter, 1)
                 if is_same[i] or jaccard >= config.threshold or contained >= config.containment:
                     yield id_
+
+
+def _num_common(a: Hashes, b: Hashes) -> int:
+    """Size of the intersection of two sorted sets."""
+    if not len(a) or not len(b):
+        return 0
+    places = np.searchsorted(b, a)
+    places[places == len(b)] = 0
+    return int(np.count_nonzero(b[places] == a))
 
 
 def _shingles(texts: pa.Array, domains: pa.Array, config: DedupConfig):
