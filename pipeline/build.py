@@ -123,7 +123,7 @@ STAGES: tuple[Stage, ...] = (
         "near_duplicates",
         "Find and verify near-duplicates",
         lambda p, ex, pr: curate.find_near_duplicates(
-            p.workspace, p.parent, p.config.dedup, _source_names(p), pr
+            p.workspace, p.parent, p.config.dedup, _source_names(p), ex, pr
         ),
     ),
     Stage(
@@ -144,7 +144,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "fates",
         "Settle every document's fate",
-        lambda p, ex, pr: publish.write_fates(p.workspace, p.version, p.config.dedup, pr),
+        lambda p, ex, pr: publish.write_fates(p.workspace, p.parent, p.version, p.config.dedup, pr),
     ),
 )
 """The order of the pipeline, once for everybody who runs it."""
@@ -290,6 +290,7 @@ def make_manifest(plan: Plan, start: float) -> Manifest:
         before.get("tokenizer", {}).get("bytes_per_token", {}),
         config.gates,
         known=publish.copies_of_published(workspace, last),
+        recall=summary["recall"],
     )
     model = workspace.lake.read_bytes(f"{workspace.data}/tokenizer.model")
     inputs = tuple(
@@ -310,7 +311,7 @@ def make_manifest(plan: Plan, start: float) -> Manifest:
         recipe_fingerprint=plan.recipe_fingerprint,
         recipe=json.loads(json.dumps(asdict(config))),
         code_version=package_version("gristmill"),
-        shards=(parent.manifest.shards if parent else ()) + tuple(publish.new_shards(workspace)),
+        shards=publish.all_shards(workspace, parent),
         inputs=(parent.manifest.inputs if parent else ()) + inputs,
         tokenizer={
             "path": f"{workspace.data}/tokenizer.model",

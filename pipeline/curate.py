@@ -11,18 +11,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import ingest, ledger
+from pipeline.canaries import plant
 from pipeline.decontaminate import (
     DecontaminateConfig,
     EvalIndex,
     build_eval_index,
     judge_contamination,
 )
-from pipeline.dedup import DedupConfig, NewDocuments, Published, near_duplicates
+from pipeline.dedup import DedupConfig, NewDocuments, near_duplicates
 from pipeline.executor import Executor
 from pipeline.filters import QualityConfig, judge_quality
 from pipeline.language import LanguageConfig, identify_language, judge_language
 from pipeline.minhash import sign_documents
 from pipeline.pii import PiiConfig, redact_pii
+from pipeline.recall import measure
+from pipeline.runs import Published
 from pipeline.stage import Progress, Workspace, run_tasks
 from pipeline.toxicity import ToxicityConfig, judge_toxicity, score_toxicity
 from storage.schema import DOCUMENTS, FATES, REJECTS
@@ -71,10 +74,11 @@ def find_near_duplicates(
     parent: Snapshot | None,
     config: DedupConfig,
     sources: Sequence[str],
+    executor: Executor,
     progress: Progress,
 ) -> dict[str, int]:
-    """Stage 5: near-duplicates among the new documents and against the published ones."""
-    tasks = [("all", (parent, config, tuple(sources)))]
+    """Stage 5: near-duplicates among the new documents and against the published ones, and how many are found."""
+    tasks = [("all", (parent, config, tuple(sources), executor))]
     records = run_tasks(workspace, "near", tasks, _near_task, Executor(), progress, "steps")
     return {key: records[0][key] for key in ("documents", "duplicate", "edges")}
 
@@ -158,16 +162,32 @@ def _sign_part(
 
 
 def _near_task(
-    workspace: Workspace, _name: str, argument: tuple[Snapshot | None, DedupConfig, tuple[str, ...]]
+    workspace: Workspace,
+    _name: str,
+    argument: tuple[Snapshot | None, DedupConfig, tuple[str, ...], Executor],
 ) -> dict[str, Any]:
-    parent, config, sources = argument
+    parent, config, sources, executor = argument
     documents = [workspace.read_table(record["name"]) for record in workspace.records("filter")]
     signatures = [workspace.read_table(record["name"]) for record in workspace.records("sign")]
     new = NewDocuments(documents=documents, signatures=signatures, sources=sources)
     published = Published.of(parent) if parent is not None else None
-    found = near_duplicates(new, published, config)
+    planted = plant(documents, config, sources)
+    found = near_duplicates(
+        new,
+        published,
+        config,
+        probes=planted.probes,
+        folder=workspace.scratch("near"),
+        executor=executor,
+    )
     workspace.write_table("near/edges", found.edges)
     workspace.write_table("near/removed", found.removed)
     workspace.write_table("near/inherits", found.inherits)
     count = sum(len(table) for table in documents)
-    return {"documents": count, "duplicate": len(found.removed), "edges": len(found.edges)}
+    return {
+        "documents": count,
+        "duplicate": len(found.removed),
+        "edges": len(found.edges),
+        "pairs": found.num_pairs,
+        "recall": measure(planted, found, documents, config),
+    }

@@ -6,36 +6,45 @@ document names a kept one that it duplicates, no two kept ones are duplicates, n
 the order of input, batches and shards does not matter.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.minhash import (
-    EMPTY,
-    NUM_PERM,
-    Hash,
-    Hashes,
-    Signatures,
-    band_key_run,
-    band_keys,
-    read_signatures,
+from pipeline.candidates import (
+    Clusters,
+    Keys,
+    Meetings,
+    find_clusters,
+    make_keys,
+    meet,
+    rows_of_ids,
 )
-from pipeline.similarity import ComparedTexts, Edge
+from pipeline.executor import Executor
+from pipeline.minhash import NUM_PERM, Hash, Hashes, check_signatures
+from pipeline.runs import Published, Rows, hex_words
+from pipeline.similarity import (
+    CONTAINED,
+    MAX_MEMBERS,
+    NEW,
+    PROBE,
+    PUBLISHED,
+    SLICE_BYTES,
+    Edges,
+    Slice,
+    Texts,
+    settle_slice,
+)
 from pipeline.stage import Progress, no_progress
-from storage.errors import ConfigError, GristmillError
-from storage.schema import EDGES
-from storage.snapshot import Snapshot
-
-MAX_MEMBERS = 64
-"""Kept documents of one bucket that later ones are compared with, the first by priority. A bucket of a million pages
-made from one template would cost a million squared; a duplicate hidden there has 24 more bands to be found by."""
-MAX_CANDIDATES = 16
-"""Pairs verified for one document at most; of more candidates, those whose signatures agree most."""
+from storage.errors import ConfigError
+from storage.schema import DOCUMENTS, EDGES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,54 +104,40 @@ class NewDocuments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
-    """Documents that earlier snapshots published."""
-
-    runs: Callable[[], Iterable[tuple[pa.Table, pa.Table]]]
-    """(SIGNATURES, BAND_KEYS) of each snapshot, the oldest first; only one snapshot's is held at a time."""
-    documents: Callable[[], Iterable[pa.Table]]
-    """DOCUMENTS tables; opened only if a new document shares a band with a published one."""
-
-    @classmethod
-    def of(cls, snapshot: Snapshot) -> "Published":
-        """Everything that a snapshot and its ancestors hold."""
-
-        def concat(kind: str, version: int) -> pa.Table | None:
-            shards = snapshot.shards(kind, version=version)
-            return pa.concat_tables(map(snapshot.open, shards)) if shards else None
-
-        def runs() -> Iterator[tuple[pa.Table, pa.Table]]:
-            for version in range(1, snapshot.manifest.version + 1):
-                signatures, keys = concat("signatures", version), concat("band_keys", version)
-                if signatures is not None and keys is not None:
-                    yield signatures, keys
-
-        return cls(runs=runs, documents=snapshot.documents)
-
-
-@dataclass(frozen=True, kw_only=True)
 class NearDuplicates:
     """What `near_duplicates` found; each table sorted by its ids."""
 
     edges: pa.Table
     """EDGES: the verified pairs of each new document with kept documents that go before it."""
     removed: pa.Table
-    """id, duplicate_of (kept), similarity, rule: "near_duplicate" (Jaccard), "contained", "exact" (equal content hash)."""
+    """REMOVED; rule is "near_duplicate" (Jaccard), "contained" or "exact" (equal content hash)."""
     inherits: pa.Table
-    """id, split_of: new documents that are kept although they contain a published one, whose split they must share."""
+    """INHERITS: new documents that are kept although they contain a published one, whose split they must share."""
+    probes: pa.Table
+    """REMOVED: the probes that would go, and for which kept document."""
+    num_pairs: int
+    """Pairs of documents that were compared."""
 
 
 REMOVED = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
-        pa.field("duplicate_of", pa.string(), nullable=False),
-        pa.field("similarity", pa.float32(), nullable=False),
+        pa.field("duplicate_of", pa.string(), nullable=False),  # kept
+        pa.field("similarity", pa.float32(), nullable=False),  # what the rule measured
         pa.field("rule", pa.string(), nullable=False),
+        pa.field("jaccard", pa.float32(), nullable=False),
+        pa.field("containment", pa.float32(), nullable=False),
     ]
 )
 INHERITS = pa.schema(
-    [pa.field("id", pa.string(), nullable=False), pa.field("split_of", pa.string(), nullable=False)]
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("split_of", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+    ]
 )
+RULES = pa.array(["exact", "near_duplicate", "contained", "contains"])
+"""By their numbers in `similarity.py`."""
 
 
 def exact_duplicates(keys: pa.Table, published: pa.Table | None) -> pa.Table:
@@ -182,225 +177,277 @@ def near_duplicates(
     published: Published | None,
     config: DedupConfig,
     progress: Progress = no_progress,
+    *,
+    probes: NewDocuments | None = None,
+    folder: Path | None = None,
+    executor: Executor | None = None,
 ) -> NearDuplicates:
     """Decide which new documents go because they nearly equal, or lie within, one that stays.
 
     Candidates share a band (or, among new documents, their content hash). A candidate pair is a duplicate if the exact
     Jaccard similarity of its shingle sets reaches `threshold`; or if `containment` of the shorter one's n-grams lie in
-    the longer one, and then only the shorter may go. `O(n log n)` plus at most MAX_CANDIDATES verifications a document;
-    holds 512 bytes a new document and the shingles of those that share a band.
+    the longer one, and then only the shorter may go. `probes` come after all others, and are only compared with what is
+    kept. Files of the work, the texts for other processes among them, lie in a folder inside `folder` and go at the end.
+
+    `O(n log n)` plus at most MAX_CANDIDATES verifications a document. Holds some 100 bytes a document beside the tables,
+    200 in files that are memory-mapped, and the shingles of SLICE_BYTES of text, or of one cluster.
     """
+    groups = [new] if probes is None else [new, probes]
     if not config.enabled or not any(map(len, new.documents)):
-        return _result([], [], [])
-    table, signatures = _join(new)
-    nodes = _gather(table, signatures, published, config)
-    texts = _read_texts(nodes, new, published, config)
-    kept: dict[int, list[int]] = {}  # bucket -> its kept nodes, in order of priority
-    pairs: list[dict[str, Any]] = []
-    removed: list[dict[str, Any]] = []
-    inherits: list[dict[str, str]] = []
-    total = int(np.count_nonzero(np.diff(nodes.offsets)))
-    for done, (node, buckets) in enumerate(nodes.in_buckets()):
-        if done % 1024 == 0:
-            progress("near_duplicates", done, total, "documents")
-        found: list[Edge] = []
-        if node >= nodes.num_published:
-            candidates = nodes.most_alike(node, [kept.get(bucket, ()) for bucket in buckets])
-            verified = (
-                texts.compare(other, node, config.threshold, config.containment)
-                for other in candidates
-            )
-            found = [edge for edge in verified if edge is not None]
-        for edge in found:
-            a, b = sorted((nodes.ids[edge.first], nodes.ids[edge.second]))
-            similarities = {"jaccard": edge.jaccard, "containment": edge.containment}
-            pairs.append({"id_a": a, "id_b": b, **similarities})
-        reasons = [edge for edge in found if edge.removes]
-        if reasons:
-            best = max(reasons, key=lambda edge: (edge.similarity, -edge.first))
-            kept_id, similarity = nodes.ids[best.first], best.similarity
-            row = {"duplicate_of": kept_id, "similarity": similarity, "rule": best.rule}
-            removed.append({"id": nodes.ids[node], **row})
-            continue
-        if found:  # it contains published documents; if one of them validates, so does this one
-            shared = min(found, key=lambda edge: (not texts.validates(edge.first), edge.first))
-            inherits.append({"id": nodes.ids[node], "split_of": nodes.ids[shared.first]})
-        for bucket in buckets:
-            members = kept.setdefault(bucket, [])
-            if len(members) < MAX_MEMBERS:
-                members.append(node)
-    return _result(pairs, removed, inherits)
-
-
-def _result(
-    edges: list[dict[str, Any]], removed: list[dict[str, Any]], inherits: list[dict[str, str]]
-) -> NearDuplicates:
-    return NearDuplicates(
-        edges=pa.Table.from_pylist(edges, EDGES).sort_by(
-            [("id_a", "ascending"), ("id_b", "ascending")]
-        ),
-        removed=pa.Table.from_pylist(removed, REMOVED).sort_by("id"),
-        inherits=pa.Table.from_pylist(inherits, INHERITS).sort_by("id"),
-    )
-
-
-def _join(new: NewDocuments) -> tuple[pa.Table, Signatures]:
-    """The new documents by priority, as (id, content_hash, num_shingles), and their signatures."""
-    columns = ["id", "content_hash", "source"]
-    documents = pa.concat_tables([table.select(columns) for table in new.documents])
-    signed = pa.concat_tables([table.select(["id", "num_shingles"]) for table in new.signatures])
-    values = np.concatenate(
-        [np.empty((0, NUM_PERM), np.uint32), *map(read_signatures, new.signatures)]
-    )
-    rows = pc.index_in(documents["id"], signed["id"].combine_chunks())
-    if rows.null_count:
-        missing = documents["id"].filter(pc.is_null(rows))[0].as_py()
-        raise GristmillError(
-            f"near-duplicates: document {missing} has no signature; "
-            "sign the documents that are compared, all of them"
+        nothing = REMOVED.empty_table()
+        return NearDuplicates(
+            edges=EDGES.empty_table(),
+            removed=nothing,
+            inherits=INHERITS.empty_table(),
+            probes=nothing,
+            num_pairs=0,
         )
-    ranks = pc.index_in(documents["source"], pa.array(new.sources, pa.string()))
-    table = pa.table(
-        {
-            "id": documents["id"],
-            "content_hash": documents["content_hash"],
-            "num_shingles": signed["num_shingles"].take(rows),
-            "rank": pc.fill_null(ranks, len(new.sources)),
-            "row": rows,
-        }
-    ).sort_by(
-        [
-            ("num_shingles", "descending"),
-            ("rank", "ascending"),
-            ("content_hash", "ascending"),
-            ("id", "ascending"),
-        ]
-    )
-    return table, values[table["row"].to_numpy()]
+    executor = executor or Executor()
+    with TemporaryDirectory(prefix="near-", dir=folder) as name:
+        scratch = Path(name)
+        corpus = _gather(groups, published, config, scratch)
+        total, done = len(corpus.clusters.nodes), 0
+        progress("near_duplicates", done, total, "documents")
+        found = []
+        for begin, edges in _settle(corpus.slices(), config, executor, scratch):
+            found.append((begin, edges.of(corpus.clusters.nodes[begin:])))
+            done += edges.num_nodes
+            progress("near_duplicates", done, total, "documents")
+        found.sort(key=lambda item: item[0])  # processes end in any order
+        return _results(corpus, Edges.concat([edges for _, edges in found]))
+
+
+def _settle(
+    slices: Iterable[tuple[int, Slice]], config: DedupConfig, executor: Executor, scratch: Path
+) -> Iterator[tuple[int, Edges]]:
+    """The edges of each slice, with the number of its first node; other processes read the slices from files."""
+    if executor.workers == 1:
+        yield from ((begin, settle_slice(part, config)) for begin, part in slices)
+        return
+    tasks = []
+    for begin, part in slices:
+        tasks.append((scratch / f"{begin:012}.npz", begin, config))
+        part.save(tasks[-1][0])
+    yield from executor.map(_settle_file, tasks)
+
+
+def _settle_file(task: tuple[Path, int, DedupConfig]) -> tuple[int, Edges]:
+    file, begin, config = task
+    return begin, settle_slice(Slice.load(file), config)
 
 
 @dataclass(frozen=True)
-class _Nodes:
-    """Documents that may take part in an edge, numbered by priority: the published ones, then the new ones."""
+class _Corpus:
+    """All documents that may take part, as nodes by priority: published ones, then new ones, then probes."""
 
-    ids: list[str]
-    signatures: Signatures
-    text_keys: Hashes
-    """Start of each new document's content hash; 0 for published ones, with which no new one shares its hash."""
-    num_published: int
-    buckets: NDArray[np.int64]
-    """Bucket of each entry; entries are sorted by node."""
-    offsets: NDArray[np.int64]
-    """Entries of node i are offsets[i] to offsets[i + 1]."""
+    published: Rows
+    """Numbers, in the runs, of the published documents that share a band with a new one; ascending."""
+    num_new: int
+    rows: Rows
+    """Row of each node in `texts` and `ids`."""
+    content: Hashes
+    """Content hash of each node, shape (nodes, 2)."""
+    texts: Texts
+    ids: pa.ChunkedArray
+    splits: pa.ChunkedArray
+    """Splits of the published documents."""
+    keys: Keys
+    """Of the new documents and the probes."""
+    meetings: Meetings
+    """Of the published documents; ascending by `rows`."""
+    clusters: Clusters
 
-    def in_buckets(self) -> Iterator[tuple[int, list[int]]]:
-        """The nodes that share a bucket with another, by priority, and their buckets."""
-        for node in np.flatnonzero(np.diff(self.offsets)).tolist():
-            yield node, self.buckets[self.offsets[node] : self.offsets[node + 1]].tolist()
+    @property
+    def first_probe(self) -> int:
+        """Number of the first probe: the new documents end there."""
+        return len(self.published) + self.num_new
 
-    def most_alike(self, node: int, groups: list[Sequence[int]]) -> list[int]:
-        """The nodes of the groups, without repeats, by priority; of too many, those with the most alike signatures."""
-        found = sorted(set().union(*groups))
-        if len(found) <= MAX_CANDIDATES:
-            return found
-        agreement = (self.signatures[found] == self.signatures[node]).sum(axis=1)
-        agreement[self.text_keys[found] == self.text_keys[node]] = NUM_PERM
-        best = np.argsort(-agreement, kind="stable")[:MAX_CANDIDATES]
-        return [found[i] for i in sorted(best.tolist())]
+    def slices(self) -> Iterator[tuple[int, Slice]]:
+        """Stretches of `clusters.nodes`, whole clusters of about SLICE_BYTES of text, each with its first place.
+
+        A slice holds until the next one is asked for: they share the memory of their texts.
+        """
+        ends = self.clusters.ends
+        if len(ends) < 2:
+            return
+        sizes = np.cumsum(self.texts.sizes(self.rows[self.clusters.nodes]))[ends[1:] - 1]
+        numbers = sizes // SLICE_BYTES  # of the slice in which a cluster ends
+        cuts = np.flatnonzero(np.append(numbers[1:] != numbers[:-1], True))
+        largest = np.diff(sizes[cuts], prepend=0).max()
+        buffer = np.empty(largest, np.uint8)
+        for begin, end in pairwise([0, *ends[cuts + 1].tolist()]):
+            yield begin, self._slice(begin, end, buffer)
+
+    def _slice(self, begin: int, end: int, buffer: NDArray[np.uint8]) -> Slice:
+        """Everything about a stretch of `clusters.nodes`."""
+        nodes = self.clusters.nodes[begin:end]
+        ends = self.clusters.ends
+        data, begins, codes = self.texts.gather(self.rows[nodes], buffer)
+        keys, key_ends = self._keys_of(nodes)
+        roles = np.full(len(nodes), NEW, np.uint8)
+        roles[nodes < len(self.published)] = PUBLISHED
+        roles[nodes >= self.first_probe] = PROBE
+        return Slice(
+            data=data,
+            begins=begins,
+            is_code=codes,
+            content=self.content[nodes],
+            keys=keys,
+            key_ends=key_ends,
+            clusters=ends[np.searchsorted(ends, begin) : np.searchsorted(ends, end) + 1] - begin,
+            roles=roles,
+        )
+
+    def _keys_of(self, nodes: Rows) -> tuple[Hashes, Rows]:
+        """Bucket keys of nodes, end to end, and where each node's begin."""
+        is_old = nodes < len(self.published)
+        columns = nodes[~is_old] - len(self.published)
+        of_new = self.keys.values[:, columns].T
+        has_key = np.ones(of_new.shape, np.bool_)
+        has_key[:, :-1] = self.keys.is_signed[columns][:, None]
+        old_ends = np.searchsorted(self.meetings.rows, self.published, "right")
+        old_begins = np.searchsorted(self.meetings.rows, self.published, "left")
+        counts = np.empty(len(nodes), np.int64)
+        counts[~is_old] = has_key.sum(axis=1)
+        counts[is_old] = (old_ends - old_begins)[nodes[is_old]]
+        ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        keys, is_old_key = np.empty(ends[-1], np.uint64), np.repeat(is_old, counts)
+        keys[~is_old_key] = of_new[has_key]
+        within = np.arange(ends[-1]) - np.repeat(ends[:-1], counts)
+        entries = np.repeat(old_begins[nodes[is_old]], counts[is_old]) + within[is_old_key]
+        keys[is_old_key] = self.meetings.keys[entries]
+        return keys, ends
 
 
 def _gather(
-    table: pa.Table, signatures: Signatures, published: Published | None, config: DedupConfig
-) -> _Nodes:
-    """Sort documents into buckets; buckets of one and published documents that meet no new one are left out."""
-    is_signed = (signatures != EMPTY).any(axis=1)
-    keys = band_keys(signatures[is_signed], bands=config.bands, rows=config.rows)
-    rows = np.flatnonzero(is_signed)
-    old_keys, old_nodes, old_ids, old_signatures = _meet(keys, published, config)
-    num_published = len(old_ids)
-    # The content hash is one band more: it also catches equal texts whose domains shingle them differently.
-    text_keys = np.array(
-        [int(text[:16], 16) for text in table["content_hash"].to_pylist()], np.uint64
+    groups: Sequence[NewDocuments], published: Published | None, config: DedupConfig, scratch: Path
+) -> _Corpus:
+    """Number the documents by priority and find the clusters."""
+    orders, places = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    start = 0
+    for group in groups:
+        order, place = _prioritize(group)
+        orders.append(order + start)
+        places.append(np.where(place < 0, place, place + start))
+        start += len(order)
+        for number, table in enumerate(group.signatures):
+            check_signatures(table.schema, config, f"near-duplicates: signatures, table {number}")
+    order = np.concatenate(orders)
+    documents = [table for group in groups for table in group.documents]
+    content = hex_words(_column(documents, "content_hash"))[order]
+    keys = make_keys(
+        [table for group in groups for table in group.signatures],
+        np.concatenate(places),
+        content,
+        config.bands,
+        config.rows,
+        scratch / "keys.npy",
     )
-    all_keys = np.concatenate([old_keys, keys.ravel(), text_keys])
-    all_nodes = np.concatenate(
-        [
-            old_nodes,
-            np.repeat(rows, config.bands) + num_published,
-            np.arange(len(table)) + num_published,
-        ]
-    )
-    _, buckets, sizes = np.unique(all_keys, return_inverse=True, return_counts=True)
-    is_shared = sizes[buckets] > 1
-    buckets, all_nodes = buckets[is_shared], all_nodes[is_shared]
-    order = np.lexsort((buckets, all_nodes))
-    return _Nodes(
-        ids=old_ids + table["id"].to_pylist(),
-        signatures=np.concatenate([old_signatures, signatures]),
-        text_keys=np.concatenate([np.zeros(num_published, np.uint64), text_keys]),
-        num_published=num_published,
-        buckets=buckets[order],
-        offsets=np.searchsorted(all_nodes[order], np.arange(num_published + len(table) + 1)),
-    )
-
-
-def _meet(
-    keys: Hashes, published: Published | None, config: DedupConfig
-) -> tuple[Hashes, NDArray[np.int64], list[str], Signatures]:
-    """Join the new band keys with the published runs: the shared keys, their nodes, and the nodes' ids and signatures."""
-    found_keys, found_nodes = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
-    ids: list[str] = []
-    found_signatures = [np.empty((0, NUM_PERM), np.uint32)]
-    wanted = np.sort(keys, axis=0)
-    for table, run in published.runs() if published is not None else ():
-        signatures = read_signatures(table)
-        run = _usable_run(table, signatures, run, config)
-        length = len(run) // config.bands
-        run_keys, run_rows = run["key"].to_numpy(), run["row"].to_numpy()
-        entries = []
-        for band in range(config.bands):
-            band_run = run_keys[band * length : (band + 1) * length]
-            places = np.searchsorted(wanted[:, band], band_run)
-            places[places == len(wanted)] = 0
-            if len(wanted):
-                entries.append(np.flatnonzero(wanted[places, band] == band_run) + band * length)
-        entries = np.concatenate([np.empty(0, np.int64), *entries])
-        rows, nodes = np.unique(run_rows[entries], return_inverse=True)
-        found_keys.append(run_keys[entries])
-        found_nodes.append(nodes + len(ids))
-        found_signatures.append(signatures[rows])
-        ids += table["id"].take(pa.array(rows)).to_pylist()
-    return (
-        np.concatenate(found_keys),
-        np.concatenate(found_nodes),
-        ids,
-        np.concatenate(found_signatures),
+    meetings = meet(keys, published.runs(config) if published else (), MAX_MEMBERS)
+    numbers = np.unique(meetings.rows)
+    old = _fetch(published, numbers, scratch / "published.arrow")
+    everything = [*old, *documents]
+    return _Corpus(
+        published=numbers,
+        num_new=sum(map(len, groups[0].documents)),
+        rows=np.concatenate([np.arange(len(numbers)), order + len(numbers)]),
+        content=np.concatenate([hex_words(_column(old, "content_hash")), content]),
+        texts=Texts.of(everything),
+        ids=_column(everything, "id"),
+        splits=_column(old, "split"),
+        keys=keys,
+        meetings=meetings,
+        clusters=find_clusters(keys, meetings, numbers),
     )
 
 
-def _usable_run(
-    table: pa.Table, signatures: Signatures, run: pa.Table, config: DedupConfig
-) -> pa.Table:
-    """The stored run, or one made anew where the recipe's bands have changed since it was written."""
-    if len(run) == config.bands * np.count_nonzero((signatures != EMPTY).any(axis=1)):
-        first = run.slice(0, 1).to_pylist()
-        if not first:
-            return run
-        row = signatures[first[0]["row"]][None]
-        if band_keys(row, bands=config.bands, rows=config.rows)[0, 0] == first[0]["key"]:
-            return run
-    return band_key_run([table], config)
+def _prioritize(group: NewDocuments) -> tuple[Rows, Rows]:
+    """Rows of the documents by priority: longest, source rank, content hash, id. And the place of each signature's row in it."""
+    ids = _column(group.documents, "id")
+    rows = rows_of_ids(ids, group.signatures)
+    lengths = [table["num_shingles"].to_numpy() for table in group.signatures]
+    num_shingles = np.concatenate([np.empty(0, np.int64), *lengths])
+    num_signed = len(num_shingles)
+    if rows is not None:
+        num_shingles = num_shingles[rows]
+    sources = _column(group.documents, "source")
+    ranks = pc.fill_null(
+        pc.index_in(sources, pa.array(group.sources, pa.string())), len(group.sources)
+    )
+    hashes, names = hex_words(_column(group.documents, "content_hash")), hex_words(ids)
+    by = [names[:, 1], names[:, 0], hashes[:, 1], hashes[:, 0], ranks.to_numpy(), -num_shingles]
+    order = np.lexsort(by)
+    places = np.full(num_signed, -1)  # a signature that belongs to none of the documents has none
+    places[order if rows is None else rows[order]] = np.arange(len(order))
+    return order, places
 
 
-def _read_texts(
-    nodes: _Nodes, new: NewDocuments, published: Published | None, config: DedupConfig
-) -> ComparedTexts:
-    """Shingle the texts that will be compared, published and new."""
-    numbers = {nodes.ids[node]: node for node, _ in nodes.in_buckets()}
-    texts = ComparedTexts()
-    if published is not None and nodes.num_published:
-        for table in published.documents():
-            texts.add(table, numbers, config.ngram, config.containment_ngram)
-    for table in new.documents:
-        texts.add(table, numbers, config.ngram, config.containment_ngram)
-    return texts
+def _fetch(published: Published | None, numbers: Rows, file: Path) -> list[pa.Table]:
+    """Published documents by number, memory-mapped: unpacked once, for many slices."""
+    if published is None or not len(numbers):
+        return []
+    columns = ["id", "text", "domain", "content_hash", "split"]
+    schema = pa.schema([DOCUMENTS.field(name) for name in columns])
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for table in published.documents(numbers):
+            writer.write_table(table.select(columns).cast(schema))
+    return [pa.ipc.open_file(pa.memory_map(str(file))).read_all()]
+
+
+def _column(tables: Iterable[pa.Table], name: str) -> pa.ChunkedArray:
+    """A column of DOCUMENTS tables, one after the other."""
+    chunks = [chunk for table in tables for chunk in table[name].chunks]
+    return pa.chunked_array(chunks, pa.string())
+
+
+def _results(corpus: _Corpus, edges: Edges) -> NearDuplicates:
+    is_probe = edges.second >= corpus.first_probe
+    is_kept = np.ones(len(corpus.rows), np.bool_)
+    is_kept[edges.second[edges.decides]] = False
+    pairs = edges.filter(~is_probe)
+    one, other = _ids(corpus, pairs.first), _ids(corpus, pairs.second)
+    is_ordered = pc.less(one, other)
+    columns = [
+        pc.if_else(is_ordered, one, other),
+        pc.if_else(is_ordered, other, one),
+        pa.array(pairs.jaccard, pa.float32()),
+        pa.array(pairs.containment, pa.float32()),
+    ]
+    by_ids = [("id_a", "ascending"), ("id_b", "ascending")]
+    # What is kept and has an edge contains something published; of several, one that validates decides.
+    inherits = edges.filter(~is_probe & is_kept[edges.second])
+    validates = pc.equal(corpus.splits, "validation").to_numpy()[inherits.first]
+    order = np.lexsort([inherits.first, ~validates, inherits.second])
+    _, leading = np.unique(inherits.second[order], return_index=True)
+    inherits = inherits.filter(order[leading])
+    return NearDuplicates(
+        edges=pa.Table.from_arrays(columns, schema=EDGES).sort_by(by_ids),
+        removed=_removed(corpus, edges.filter(edges.decides & ~is_probe)),
+        inherits=pa.Table.from_arrays(
+            [
+                _ids(corpus, inherits.second),
+                _ids(corpus, inherits.first),
+                pc.take(corpus.splits, pa.array(inherits.first)),
+            ],
+            schema=INHERITS,
+        ).sort_by("id"),
+        probes=_removed(corpus, edges.filter(edges.decides & is_probe)),
+        num_pairs=edges.num_pairs,
+    )
+
+
+def _removed(corpus: _Corpus, edges: Edges) -> pa.Table:
+    similarities = np.where(edges.rules == CONTAINED, edges.containment, edges.jaccard)
+    columns = [
+        _ids(corpus, edges.second),
+        _ids(corpus, edges.first),
+        pa.array(similarities, pa.float32()),
+        RULES.take(pa.array(edges.rules)),
+        pa.array(edges.jaccard, pa.float32()),
+        pa.array(edges.containment, pa.float32()),
+    ]
+    return pa.Table.from_arrays(columns, schema=REMOVED).sort_by("id")
+
+
+def _ids(corpus: _Corpus, nodes: Rows) -> pa.Array | pa.ChunkedArray:
+    return pc.take(corpus.ids, pa.array(corpus.rows[nodes]))

@@ -120,7 +120,7 @@ def forget(
     alone("tombstones", _tombstones_task)
     stays = _what_stays(plan)
     curate.sign_all(workspace, config, executor, progress)
-    curate.find_near_duplicates(workspace, stays, config, sources, progress)
+    curate.find_near_duplicates(workspace, stays, config, sources, executor, progress)
     alone("split", _split_task)
     publish.make_tokenizer(workspace, parent, TokenizerConfig(), progress)
     publish.write_shards(workspace, version, executor, progress)
@@ -239,13 +239,19 @@ def _changes_task(workspace: Workspace, _name: str, plan: Plan) -> dict[str, Any
         Shard(**workspace.records("tombstones")[0]["shards"][0]),
         write_shard(lake, f"{data}/changes-00000.arrow", changes, version=version),
     ]
+    replaced: list[str] = []
     if restored:
         config = DedupConfig(**plan.parent.manifest.recipe["dedup"])
-        shards.append(publish.write_band_keys(workspace, version, config))
+        runs, replaced = publish.write_runs(workspace, plan.parent, version, config)
+        shards += runs
     edges = workspace.read_table("near/edges")
     if len(edges):
         shards.append(write_shard(lake, f"{data}/edges-00000.arrow", edges, version=version))
-    return {"shards": [asdict(shard) for shard in shards], "restored": restored}
+    return {
+        "shards": [asdict(shard) for shard in shards],
+        "replaced": replaced,
+        "restored": restored,
+    }
 
 
 def _manifest(plan: Plan, start: float) -> Manifest:
@@ -262,7 +268,7 @@ def _manifest(plan: Plan, start: float) -> Manifest:
         parent=plan.parent.hash,
         build_id=plan.build_id,
         code_version=package_version("gristmill"),
-        shards=(*before.shards, *publish.new_shards(workspace)),
+        shards=publish.all_shards(workspace, plan.parent),
         tokenizer=before.tokenizer and before.tokenizer | {"path": model},
         funnel={},
         gates=[],

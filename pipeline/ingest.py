@@ -15,6 +15,7 @@ from pipeline.dedup import exact_duplicates
 from pipeline.executor import Executor
 from pipeline.normalize import NormalizeConfig, content_hash, normalize
 from pipeline.readers import FoundInput, ReadLimits, SourceConfig, read_input
+from pipeline.runs import published_copies
 from pipeline.stage import Progress, Workspace, run_tasks
 from storage.errors import ConfigError
 from storage.schema import DOCUMENTS, FATES
@@ -227,8 +228,7 @@ def _exact_task(
     keys = keys.drop_columns(["source"]).append_column("source_rank", ranks)
     published, blocked = None, keys.slice(0, 0)
     if parent is not None:
-        tables = [table.select(columns[:2]) for table in parent.documents()]
-        published = pa.concat_tables(tables) if tables else None
+        published = published_copies(parent, keys["content_hash"])
         blocked = _blocked(keys, parent.forgotten())
         keys = keys.filter(pc.invert(pc.is_in(keys["id"], blocked["id"].combine_chunks())))
     removed = exact_duplicates(keys, published)

@@ -42,6 +42,7 @@ _TEXT = (read_only(types.uint8), read_only(types.int64))  # bytes, offsets
 _MODES = read_only(types.boolean)
 _TABLES = types.Tuple((read_only(types.uint16), read_only(types.uint32)))
 _PERMS = types.Tuple((read_only(types.uint32), read_only(types.uint32)))
+_ROWS = read_only(types.int64)
 _OUT64, _OUT32 = types.uint64[::1], types.uint32[:, ::1]
 
 _inlined = numba.njit(nogil=True)
@@ -193,6 +194,16 @@ def _windows(values, count, width, salt, out):
 
 
 @_inlined
+def _table_size(count):
+    """Places of a table for so many hashes, and how far right a hash is shifted to find its own."""
+    size, shift = _MIN_SLOTS, np.uint64(58)
+    while size < _FOUR * count:
+        size <<= _ONE
+        shift -= _ONE
+    return size, shift
+
+
+@_inlined
 def _drop_repeats(hashes, count, slots, multiplier):
     """Move the first of each hash to the front, in any order; give their number.
 
@@ -207,12 +218,8 @@ def _drop_repeats(hashes, count, slots, multiplier):
             hashes[num_distinct] = hashes[i]
             num_distinct += np.uint64(is_new)
         return num_distinct
-    size, shift = _MIN_SLOTS, np.uint64(58)
-    while size < _FOUR * count:
-        size <<= _ONE
-        shift -= _ONE
-    for i in range(size):
-        slots[i] = _ZERO
+    size, shift = _table_size(count)
+    slots[:size] = _ZERO
     num_distinct = _ZERO
     has_zero = False  # zero marks a free place
     for i in range(count):
@@ -325,10 +332,7 @@ def _longest(offsets):
 
 @_inlined
 def _num_slots(count):
-    size = _MIN_SLOTS
-    while size < _FOUR * min(count, _MAX_COUNT):
-        size <<= _ONE
-    return size
+    return _table_size(min(count, _MAX_COUNT))[0]
 
 
 @_inlined
@@ -388,17 +392,22 @@ def sign(hashes, offsets, permutations, signatures):
         _sign(hashes, begin, end, permutations, mixed, signatures[row])
 
 
-@compiled(types.Array(types.uint32, 2, "C", readonly=True), types.uint64, types.uint64[:, ::1])
-def band_keys(signatures, rows, keys):
-    """Write the key of each band of `rows` values."""
+@compiled(
+    types.Array(types.uint32, 2, "C", readonly=True), types.uint64, _ROWS, types.uint64[:, ::1]
+)
+def band_keys(signatures, rows, places, keys):
+    """Write the key of each band of `rows` values, keys[band, places[document]]; nothing where the place is negative."""
     for document in range(len(signatures)):
-        for band in range(keys.shape[1]):
+        place = places[document]
+        if place < 0:
+            continue
+        for band in range(keys.shape[0]):
             key = _mix64(np.uint64(band + 1))
             first = np.uint64(band) * rows
             for row in range(first, first + rows):
                 key = (key ^ np.uint64(signatures[document, row])) * _WORD_BASE
                 key ^= key >> np.uint64(29)
-            keys[document, band] = _mix64(key)
+            keys[band, place] = _mix64(key)
 
 
 @_inlined
@@ -492,3 +501,289 @@ def _fold_texts(text, offsets, is_code, ngram, tables, folded, begins, ends, cou
             ends[number + i] = starts[i + width] - gap
         number += np.uint64(counts[row])
     return number
+
+
+# --- clusters ----------------------------------------------------------------------------------
+# From here on numbers of documents and places are int64, as NumPy's own.
+
+_PUBLISHED, _PROBE = np.uint8(0), np.uint8(2)  # roles and rules: see similarity.py
+_EXACT, _NEAR, _CONTAINED, _CONTAINS = np.uint8(0), np.uint8(1), np.uint8(2), np.uint8(3)
+
+
+@_inlined
+def _root(parents, node):
+    while parents[node] != node:
+        parents[node] = parents[parents[node]]  # halves the path: later walks are short
+        node = parents[node]
+    return node
+
+
+@_inlined
+def _join(parents, one, other):
+    """The smaller root stays the root, so that a component is named by its smallest member."""
+    one, other = _root(parents, one), _root(parents, other)
+    if one < other:
+        parents[other] = one
+    else:
+        parents[one] = other
+
+
+@compiled(read_only(types.uint64), _ROWS, types.int64[::1])
+def link_equal(keys, order, parents):
+    """Join nodes whose keys are equal; `order` sorts the keys, and holds the nodes that have one."""
+    for i in range(1, len(order)):
+        if keys[order[i]] == keys[order[i - 1]]:
+            _join(parents, order[i], order[i - 1])
+
+
+@compiled(_ROWS, _ROWS, types.int64[::1])
+def link_pairs(ones, others, parents):
+    """Join nodes by pairs."""
+    for i in range(len(ones)):
+        _join(parents, ones[i], others[i])
+
+
+@compiled(types.int64[::1])
+def find_roots(parents):
+    """Replace each node's parent by the smallest node of its component."""
+    for node in range(len(parents)):
+        parents[node] = parents[parents[node]]  # parents are smaller, and done
+
+
+@compiled(read_only(types.uint8), _ROWS, _ROWS, _ROWS, types.uint8[::1])
+def copy_texts(data, begins, sizes, places, out):
+    """Copy stretches of bytes to their places."""
+    for i in range(len(begins)):
+        begin, place = begins[i], places[i]
+        out[place : place + sizes[i]] = data[begin : begin + sizes[i]]
+
+
+@_inlined
+def _num_held(hashes, begin, end, slots, shift, multiplier):
+    """How many of the distinct hashes hashes[begin:end] are in a table."""
+    mask = (_ONE << (np.uint64(64) - shift)) - _ONE
+    count = 0
+    for i in range(begin, end):
+        value = hashes[i]
+        place = value * multiplier >> shift
+        held = slots[place]
+        while held != value and held != _ZERO:
+            place = (place + _ONE) & mask
+            held = slots[place]
+        count += held == value and value != _ZERO
+    return count
+
+
+@_inlined
+def _num_common(hashes, ends, node, other, num_raw, slots, spare, multiplier):
+    """Size of the intersection of two sets; `slots` holds the set of `node`, made of `num_raw` hashes, unless it was sorted."""
+    begin, end = ends[node, 0], ends[node, 1]
+    first, last = ends[other, 0], ends[other, 1]
+    if num_raw <= _MAX_COUNT:
+        shift = _table_size(num_raw)[1]
+        return _num_held(hashes, first, last, slots, shift, multiplier)
+    if np.uint64(last - first) <= _MAX_COUNT:
+        size, shift = _table_size(np.uint64(last - first))
+        spare[:size] = _ZERO
+        for i in range(first, last):
+            place = hashes[i] * multiplier >> shift
+            while spare[place] != _ZERO:
+                place = (place + _ONE) & (size - _ONE)
+            spare[place] = hashes[i]
+        return _num_held(hashes, begin, end, spare, shift, multiplier)
+    count = 0  # both are sorted: a set of so many came of more
+    while begin < end and first < last:
+        one, another = hashes[begin], hashes[first]
+        count += one == another
+        begin += one <= another
+        first += another <= one
+    return count
+
+
+@_inlined
+def _number_buckets(keys, begin, end, slots, ids, buckets, multiplier):
+    """Number distinct keys from 0: buckets[i] is the number of keys[begin + i]."""
+    size, shift = _table_size(np.uint64(end - begin))
+    slots[:size] = _ZERO
+    count = 0
+    for i in range(end - begin):
+        key = max(keys[begin + i], _ONE)  # zero marks a free place
+        place = key * multiplier >> shift
+        while slots[place] != _ZERO and slots[place] != key:
+            place = (place + _ONE) & (size - _ONE)
+        if slots[place] == _ZERO:
+            slots[place], ids[place] = key, count
+            count += 1
+        buckets[i] = ids[place]
+
+
+@_inlined
+def _choose(found, count, num_shared, at_most):
+    """Bring those to the front that share the most buckets, of equals the earlier."""
+    for i in range(at_most):
+        top = i
+        for j in range(i + 1, count):
+            one, other = found[j], found[top]
+            if num_shared[one] > num_shared[other] or (
+                num_shared[one] == num_shared[other] and one < other
+            ):
+                top = j
+        found[i], found[top] = found[top], found[i]
+
+
+@compiled(
+    *(*_TEXT, _MODES, types.UniTuple(types.uint64, 2), _TABLES, types.uint64),
+    *(types.Array(types.uint64, 2, "C", readonly=True), read_only(types.uint64), _ROWS, _ROWS),
+    *(read_only(types.uint8), types.UniTuple(types.float64, 2), types.UniTuple(types.int64, 2)),
+    *(types.int64[:, ::1], types.float64[:, ::1], types.uint8[::1], types.int64[::1]),
+)
+def settle(
+    text,
+    offsets,
+    is_code,
+    ngrams,
+    tables,
+    multiplier,
+    content,
+    keys,
+    key_ends,
+    clusters,
+    roles,
+    thresholds,
+    limits,
+    pairs,
+    similarities,
+    rules,
+    best,
+):
+    """Go through each cluster by priority and decide who goes; give the numbers of edges and of compared pairs.
+
+    Node i has the text text[offsets[i] : offsets[i + 1]], the content hash content[i] and the bucket keys
+    keys[key_ends[i] : key_ends[i + 1]]; cluster c has the nodes clusters[c] to clusters[c + 1], by priority. An edge is
+    written as pairs (earlier, later), similarities (Jaccard, containment) and rules; best[i] becomes the edge by which
+    node i goes, or -1.
+    """
+    threshold, containment_threshold = thresholds
+    max_members, max_candidates = limits
+    longest = np.uint64(_longest(offsets))
+    most_text = most_keys = widest = 0
+    for c in range(len(clusters) - 1):
+        begin, end = clusters[c], clusters[c + 1]
+        most_text = max(most_text, offsets[end] - offsets[begin] + end - begin)
+        most_keys = max(most_keys, key_ends[end] - key_ends[begin])
+        widest = max(widest, end - begin)
+    ascii_tables, powers = _ascii_tables(tables), _word_powers()
+    values = np.empty(longest + _ONE, np.uint64)
+    # Distinct hashes of the cluster's documents, and where those of each begin and end; touched as far as filled.
+    hashes, hash_ends = np.empty(most_text, np.uint64), np.empty((widest, 2), np.int64)
+    grams, gram_ends = np.empty(most_text, np.uint64), np.empty((widest, 2), np.int64)
+    slots, gram_slots = (
+        np.empty(_num_slots(longest), np.uint64),
+        np.empty(_num_slots(longest), np.uint64),
+    )
+    spare = np.empty(_num_slots(longest) if longest > _MAX_COUNT else _ONE, np.uint64)
+    num_places = _table_size(np.uint64(most_keys))[0]
+    bucket_slots, bucket_ids = np.empty(num_places, np.uint64), np.empty(num_places, np.int64)
+    bucket_of = np.empty(most_keys, np.int64)
+    # Kept documents of each bucket, as lists: the newest entry; the one before an entry, and its document.
+    newest, num_members = np.empty(most_keys, np.int64), np.empty(most_keys, np.int64)
+    before, member = np.empty(most_keys, np.int64), np.empty(most_keys, np.int64)
+    seen_by, num_shared = np.empty(widest, np.int64), np.empty(widest, np.int64)
+    found = np.empty(widest, np.int64)
+    num_edges = num_pairs = 0
+    for c in range(len(clusters) - 1):
+        start, size = clusters[c], clusters[c + 1] - clusters[c]
+        first_key = key_ends[start]
+        _number_buckets(
+            keys, first_key, key_ends[start + size], bucket_slots, bucket_ids, bucket_of, multiplier
+        )
+        newest[: key_ends[start + size] - first_key] = -1
+        num_members[: key_ends[start + size] - first_key] = 0
+        seen_by[:size] = -1
+        num_entries = num_hashes = num_grams = 0
+        for i in range(size):
+            node = start + i
+            best[node] = -1
+            key_begin, key_end = key_ends[node] - first_key, key_ends[node + 1] - first_key
+            # Candidates: kept documents that share a bucket, and how many buckets.
+            num_found = 0
+            if roles[node] != _PUBLISHED:
+                for k in range(key_begin, key_end):
+                    entry = newest[bucket_of[k]]
+                    while entry >= 0:
+                        other = member[entry]
+                        if seen_by[other] != i:
+                            seen_by[other] = i
+                            num_shared[other] = 0
+                            found[num_found] = other
+                            num_found += 1
+                        num_shared[other] += 1
+                        entry = before[entry]
+            if num_found > max_candidates:
+                _choose(found, num_found, num_shared, max_candidates)
+                num_found = max_candidates
+            num_pairs += num_found
+            # The sets of this document, and tables of them.
+            begin, end = np.uint64(offsets[node]), np.uint64(offsets[node + 1])
+            out, gram_out = hashes[num_hashes:], grams[num_grams:]
+            by_character, count = is_code[node], _ZERO
+            if not by_character:
+                count, has_unspaced = _read_words(
+                    text, begin, end, tables, ascii_tables, powers, values
+                )
+                by_character = has_unspaced and _is_by_character(text, begin, end, tables)
+            if by_character:
+                count = _read_characters(text, begin, end, tables, values)
+                raw = _windows(values, count, _CHARACTERS, _CHARACTER_SALT, out)
+                gram_raw = _windows(values, count, _CHARACTERS, _CHARACTER_SALT, gram_out)
+            else:
+                raw = _windows(values, count, ngrams[0], _ZERO, out)
+                gram_raw = _windows(values, count, ngrams[1], _ZERO, gram_out)
+            hash_ends[i, 0], gram_ends[i, 0] = num_hashes, num_grams
+            num_hashes += np.int64(_drop_repeats(out, raw, slots, multiplier))
+            num_grams += np.int64(_drop_repeats(gram_out, gram_raw, gram_slots, multiplier))
+            hash_ends[i, 1], gram_ends[i, 1] = num_hashes, num_grams
+            num_own = hash_ends[i, 1] - hash_ends[i, 0]
+            highest = -1.0
+            for j in range(num_found):
+                other = found[j]
+                rule, jaccard, containment = _EXACT, 1.0, 1.0
+                twin = start + other
+                if content[node, 0] != content[twin, 0] or content[node, 1] != content[twin, 1]:
+                    num_other = hash_ends[other, 1] - hash_ends[other, 0]
+                    common = _num_common(hashes, hash_ends, i, other, raw, slots, spare, multiplier)
+                    jaccard = common / max(num_own + num_other - common, 1)
+                    is_shorter = num_own <= num_other  # of equally long ones, the later
+                    shorter = i if is_shorter else other
+                    common = _num_common(
+                        grams, gram_ends, i, other, gram_raw, gram_slots, spare, multiplier
+                    )
+                    containment = common / max(gram_ends[shorter, 1] - gram_ends[shorter, 0], 1)
+                    if jaccard >= threshold:
+                        rule = _NEAR
+                    elif containment >= containment_threshold:
+                        rule = _CONTAINED if is_shorter else _CONTAINS
+                    else:
+                        continue
+                pairs[num_edges, 0], pairs[num_edges, 1] = twin, node
+                similarities[num_edges, 0], similarities[num_edges, 1] = jaccard, containment
+                rules[num_edges] = rule
+                similarity = containment if rule == _CONTAINED else jaccard
+                if rule != _CONTAINS and (
+                    similarity > highest or (similarity == highest and twin < pairs[best[node], 0])
+                ):
+                    highest = similarity
+                    best[node] = num_edges
+                num_edges += 1
+            if best[node] >= 0 or roles[node] == _PROBE:
+                # Nobody will be compared with it.
+                num_hashes, num_grams = hash_ends[i, 0], gram_ends[i, 0]
+                continue
+            for k in range(key_begin, key_end):
+                bucket = bucket_of[k]
+                if num_members[bucket] < max_members:
+                    num_members[bucket] += 1
+                    before[num_entries], member[num_entries] = newest[bucket], i
+                    newest[bucket] = num_entries
+                    num_entries += 1
+    return num_edges, num_pairs

@@ -18,7 +18,7 @@ The definition, on any string (`tests/pipeline/numpy_minhash.py` follows it in p
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from storage.errors import ConfigError, GristmillError
-from storage.schema import BAND_KEYS, SIGNATURE_KEY, SIGNATURES
+from storage.schema import SIGNATURE_KEY, SIGNATURES
 from storage.shard import read_schema
 from storage.snapshot import Snapshot
 
@@ -62,11 +62,11 @@ def shingle_texts(texts: pa.Array, domains: pa.Array, *, ngram: int = 5) -> tupl
     script without spaces, shingles are of 24 characters and `ngram` does not matter. One pass over the bytes; holds 8
     bytes a shingle, and 16 a byte of the longest text at most.
     """
-    data, begins = _utf8(texts)
+    data, begins = utf8(texts)
     hashes = np.empty(begins[-1] - begins[0] + len(texts), np.uint64)  # touched as far as filled
     counts = np.empty(len(texts), np.int64)
-    filled = _kernels().shingle_texts(
-        data, begins, _is_code(domains), ngram, _characters(), _multiplier(), hashes, counts
+    filled = kernels().shingle_texts(
+        data, begins, is_code(domains), ngram, characters(), multiplier(), hashes, counts
     )
     return hashes[:filled].copy(), np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
 
@@ -78,7 +78,7 @@ def sign(hashes: Hashes, offsets: Offsets) -> Signatures:
     a document without shingles has all rows at 0xFFFFFFFF. Repeated hashes do no harm.
     """
     signatures = np.full((len(offsets) - 1, NUM_PERM), EMPTY, np.uint32)
-    _kernels().sign(hashes, offsets, _permutations(), signatures)
+    kernels().sign(hashes, offsets, _permutations(), signatures)
     return signatures
 
 
@@ -90,17 +90,17 @@ def sign_texts(
     With `hash="sha1"` row i equals `datasketch.MinHash(128, seed=1)` after `update` with the bytes of each shingle, at
     about a fifth of the speed.
     """
-    data, begins = _utf8(texts)
-    is_code = _is_code(domains)
+    data, begins = utf8(texts)
+    codes = is_code(domains)
     signatures = np.full((len(texts), NUM_PERM), EMPTY, np.uint32)
     counts = np.empty(len(texts), np.int64)
     if hash == "mix":
-        arguments = (ngram, _characters(), _multiplier(), _permutations(), signatures, counts)
-        _kernels().sign_texts(data, begins, is_code, *arguments)
+        arguments = (ngram, characters(), multiplier(), _permutations(), signatures, counts)
+        kernels().sign_texts(data, begins, codes, *arguments)
         return signatures, counts
     for rows in _blocks(begins):
         offsets = begins[rows.start : rows.stop + 1]
-        _sign_sha1(data, offsets, is_code[rows], ngram, signatures[rows], counts[rows])
+        _sign_sha1(data, offsets, codes[rows], ngram, signatures[rows], counts[rows])
     return signatures, counts
 
 
@@ -117,13 +117,13 @@ def _sign_sha1(
     hashes, starts, ends = (np.empty(num_bytes + len(is_code), np.uint64) for _ in range(3))
     # Folding makes three bytes of two at most (U+023A), and hashing reads one block beyond.
     folded = np.empty(2 * num_bytes + 128, np.uint8)
-    arguments = data, offsets, is_code, ngram, _characters()
-    _kernels().shingle_texts(*arguments, _multiplier(), hashes, counts)
+    arguments = data, offsets, is_code, ngram, characters()
+    kernels().shingle_texts(*arguments, multiplier(), hashes, counts)
     with_repeats = np.empty_like(counts)
-    filled = _kernels().fold_texts()(*arguments, folded, starts, ends, with_repeats)
+    filled = kernels().fold_texts()(*arguments, folded, starts, ends, with_repeats)
     _sha1()(folded, starts[:filled], ends[:filled], hashes)
     bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(with_repeats)])
-    _kernels().sign(hashes, bounds, _permutations(), signatures)
+    kernels().sign(hashes, bounds, _permutations(), signatures)
 
 
 def _blocks(offsets: Offsets) -> Iterator[slice]:
@@ -137,14 +137,21 @@ def _blocks(offsets: Offsets) -> Iterator[slice]:
 
 
 def band_keys(signatures: Signatures, *, bands: int, rows: int) -> Hashes:
-    """Hash each band of `rows` consecutive values, shape (documents, bands).
+    """Hash each band of `rows` consecutive values, shape (documents, bands); see `write_band_keys`."""
+    keys = np.empty((bands, len(signatures)), np.uint64)
+    write_band_keys(signatures, rows, np.arange(len(signatures)), keys)
+    return keys.T
+
+
+def write_band_keys(
+    signatures: Signatures, rows: int, places: NDArray[np.int64], keys: Hashes
+) -> None:
+    """Hash each band of `rows` consecutive values of document i into keys[:, places[i]], unless that is negative.
 
     Equal keys mean equal bands, up to 64-bit collisions that verification sorts out. A multiply-mix of the values, never
     their sum: minima of long documents are small numbers, and sums of small numbers collide (LSHBloom's trap).
     """
-    keys = np.empty((len(signatures), bands), np.uint64)
-    _kernels().band_keys(np.ascontiguousarray(signatures), rows, keys)
-    return keys
+    kernels().band_keys(np.ascontiguousarray(signatures), rows, places, keys)
 
 
 def sign_documents(documents: pa.Table, config: "DedupConfig") -> pa.Table:
@@ -231,29 +238,7 @@ def read_signatures(table: pa.Table) -> Signatures:
     return column.flatten().to_numpy().reshape(-1, NUM_PERM)
 
 
-def band_key_run(signatures: Sequence[pa.Table], config: "DedupConfig") -> pa.Table:
-    """Give the BAND_KEYS table of a snapshot's SIGNATURES tables, sorted by (band, key, row).
-
-    `row` counts through the tables in the order given. Documents without shingles have no key: they are alike in
-    nothing. `O(n log n)`. Raises GristmillError for signatures made otherwise.
-    """
-    for number, table in enumerate(signatures):
-        check_signatures(table.schema, config, f"signatures, table {number}")
-    values = np.concatenate(
-        [np.empty((0, NUM_PERM), np.uint32), *(read_signatures(table) for table in signatures)]
-    )
-    documents = np.flatnonzero((values != EMPTY).any(axis=1)).astype(np.uint32)
-    keys = band_keys(values[documents], bands=config.bands, rows=config.rows)
-    order = np.argsort(keys, axis=0, kind="stable")  # stable: rows ascend within equal keys
-    columns = [
-        pa.array(np.repeat(np.arange(config.bands, dtype=np.uint16), len(documents))),
-        pa.array(np.take_along_axis(keys, order, axis=0).T.ravel()),
-        pa.array(documents[order].T.ravel()),
-    ]
-    return pa.Table.from_arrays(columns, schema=BAND_KEYS)
-
-
-def _utf8(texts: pa.Array) -> tuple[NDArray[np.uint8], Offsets]:
+def utf8(texts: pa.Array) -> tuple[NDArray[np.uint8], Offsets]:
     """View the bytes of an Arrow array of texts, and where each begins; a null is empty."""
     if not pa.types.is_string(texts.type) and not pa.types.is_large_string(texts.type):
         texts = texts.cast(pa.large_string())
@@ -275,14 +260,14 @@ def _utf8(texts: pa.Array) -> tuple[NDArray[np.uint8], Offsets]:
     return np.frombuffer(data or b"", np.uint8), begins
 
 
-def _is_code(domains: pa.Array) -> NDArray[np.bool_]:
+def is_code(domains: pa.Array) -> NDArray[np.bool_]:
     """Whether each document's domain is "code"."""
-    is_code = pc.fill_null(pc.equal(domains, "code"), False)
-    return is_code.to_numpy(zero_copy_only=False)
+    found = pc.fill_null(pc.equal(domains, "code"), False)
+    return found.to_numpy(zero_copy_only=False)
 
 
 @cache
-def _kernels() -> Any:
+def kernels() -> Any:
     """The compiled loops. Imported late: numba takes a third of a second, and most commands do not need it."""
     from pipeline import kernels
 
@@ -298,7 +283,7 @@ def _sha1() -> Callable[..., None]:
 
 
 @cache
-def _characters() -> tuple[NDArray[np.uint16], NDArray[np.uint32]]:
+def characters() -> tuple[NDArray[np.uint16], NDArray[np.uint32]]:
     """The tables of all characters; late for the same reason."""
     from pipeline.characters import character_tables
 
@@ -306,7 +291,7 @@ def _characters() -> tuple[NDArray[np.uint16], NDArray[np.uint32]]:
 
 
 @cache
-def _multiplier() -> int:
+def multiplier() -> int:
     """An odd number by which the kernels spread hashes over a table. No result depends on it."""
     return int.from_bytes(os.urandom(8)) | 1
 

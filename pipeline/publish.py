@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from pipeline import ingest, ledger
 from pipeline.dedup import DedupConfig
 from pipeline.executor import Executor
-from pipeline.minhash import band_key_run
 from pipeline.mixture import MixConfig, mix
+from pipeline.runs import next_runs
 from pipeline.shards import SplitConfig, assign_splits, encode_shard
 from pipeline.stage import Progress, Workspace, run_tasks, total_counts
 from pipeline.tokenizer import TokenizerConfig, train_tokenizer
@@ -68,12 +68,15 @@ def write_shards(
 
 
 def write_fates(
-    workspace: Workspace, version: int, config: DedupConfig, progress: Progress
+    workspace: Workspace,
+    parent: Snapshot | None,
+    version: int,
+    config: DedupConfig,
+    progress: Progress,
 ) -> dict[str, int]:
-    """Stage 9: one fate for every document read, samples of what was removed, near-duplicate pairs, band keys."""
-    records = run_tasks(
-        workspace, "fates", [("all", (version, config))], _fates_task, Executor(), progress, "steps"
-    )
+    """Stage 9: one fate for every document read, samples of what was removed, near-duplicate pairs, sorted keys."""
+    tasks = [("all", (parent, version, config))]
+    records = run_tasks(workspace, "fates", tasks, _fates_task, Executor(), progress, "steps")
     return {"documents": records[0]["documents"]}
 
 
@@ -81,6 +84,16 @@ def new_shards(workspace: Workspace) -> list[Shard]:
     """Every shard that the finished stages wrote for the new snapshot."""
     records = [*workspace.records("shards"), *workspace.records("fates")]
     return [Shard(**shard) for record in records for shard in record["shards"]]
+
+
+def all_shards(workspace: Workspace, parent: Snapshot | None) -> tuple[Shard, ...]:
+    """The shards of the new snapshot: the parent's but for the runs that were merged into new ones, and the new ones."""
+    replaced = set(workspace.records("fates")[0]["replaced"])
+    before = parent.manifest.shards if parent is not None else ()
+    return (
+        *(shard for shard in before if shard.path not in replaced),
+        *new_shards(workspace),
+    )
 
 
 def summarize(workspace: Workspace, parent: Snapshot | None, config: MixConfig) -> dict[str, Any]:
@@ -98,6 +111,7 @@ def summarize(workspace: Workspace, parent: Snapshot | None, config: MixConfig) 
         "normalize": dict(sorted(total_counts(read_records, "normalize").items())),
         "pii": dict(sorted(total_counts(workspace.records("filter"), "pii").items())),
         "near_duplicates": fates["near_duplicates"],
+        "recall": workspace.records("near")[0]["recall"],
         "tokenizer": workspace.records("tokenizer")[0]
         | {"bytes_per_token": bytes_per_token(domains)},
         "stages": _stage_counts(workspace),
@@ -121,6 +135,7 @@ def summarize_change(
         "normalize": {},
         "pii": {},
         "near_duplicates": {},
+        "recall": {},
         "tokenizer": before["tokenizer"] | {"bytes_per_token": bytes_per_token(domains)},
         "stages": [],
     }
@@ -224,16 +239,9 @@ def _split_task(
     ]
     documents = ledger.concat(tables, pa.schema([DOCUMENTS.field(name) for name in columns]))
     known = set(parent.manifest.summary["domains"]) if parent is not None else set()
-    inherits = workspace.read_table("near/inherits")
-    inherited: dict[str, str] = {}
-    if parent is not None and len(inherits):
-        wanted = inherits["split_of"].combine_chunks()
-        split_of: dict[str, str] = {}
-        for shard in parent.shards("documents"):
-            table = parent.open(shard).select(["id", "split"])
-            found = table.filter(pc.is_in(table["id"], wanted))
-            split_of |= dict(zip(found["id"].to_pylist(), found["split"].to_pylist(), strict=True))
-        inherited = {row["id"]: split_of[row["split_of"]] for row in inherits.to_pylist()}
+    inherited = {
+        row["id"]: row["split"] for row in workspace.read_table("near/inherits").to_pylist()
+    }
     splits = assign_splits(documents, config.validation, known, inherited)
     workspace.write_table("split/all", pa.table({"id": documents["id"], "split": splits}))
     counts = Counter(splits.to_pylist())
@@ -363,9 +371,9 @@ def _histogram(positions: Sequence[int], length: int = 0) -> list[int]:
 
 
 def _fates_task(
-    workspace: Workspace, _name: str, argument: tuple[int, DedupConfig]
+    workspace: Workspace, _name: str, argument: tuple[Snapshot | None, int, DedupConfig]
 ) -> dict[str, Any]:
-    version, config = argument
+    parent, version, config = argument
     lake, data = workspace.lake, workspace.data
     read_records, filter_records = workspace.records("read"), workspace.records("filter")
     near, exact = workspace.read_table("near/removed"), workspace.read_table("exact/removed")
@@ -397,10 +405,12 @@ def _fates_task(
 
     edges = workspace.read_table("near/edges")
     shards.append(write_shard(lake, f"{data}/edges-00000.arrow", edges, version=version))
-    shards.append(write_band_keys(workspace, version, config))
+    runs, replaced = write_runs(workspace, parent, version, config)
+    shards += runs
     similarities = edges["jaccard"].to_pylist()
     return {
         "shards": [asdict(shard) for shard in shards],
+        "replaced": replaced,
         "documents": len(fates),
         "funnel": ledger.funnel(fates),
         "rules": ledger.rule_counts(fates),
@@ -414,14 +424,24 @@ def _fates_task(
     }
 
 
-def write_band_keys(workspace: Workspace, version: int, config: DedupConfig) -> Shard:
-    """The band keys of the documents whose signatures the new snapshot adds."""
+def write_runs(
+    workspace: Workspace, parent: Snapshot | None, version: int, config: DedupConfig
+) -> tuple[list[Shard], list[str]]:
+    """The runs of sorted keys that the new snapshot adds, and the paths of those that it replaces."""
     written = [
         Shard(**shard) for record in workspace.records("shards") for shard in record["shards"]
     ]
-    tables = [_read_shard(workspace, shard) for shard in written if shard.kind == "signatures"]
-    path = f"{workspace.data}/band_keys-00000.arrow"
-    return write_shard(workspace.lake, path, band_key_run(tables, config), version=version)
+    signatures, documents = (
+        [_read_shard(workspace, shard) for shard in written if shard.kind == kind]
+        for kind in ("signatures", "documents")
+    )
+    runs, replaced = next_runs(parent, signatures, documents, config)
+    lake, data = workspace.lake, workspace.data
+    shards = [
+        write_shard(lake, f"{data}/{kind}-00000.arrow", run, version=version)
+        for kind, run in runs.items()
+    ]
+    return shards, replaced
 
 
 def _read_shard(workspace: Workspace, shard: Shard) -> pa.Table:

@@ -9,6 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -100,6 +101,12 @@ class Workspace:
         path = self.lake.local_path(f"{self.work}/{name}.arrow")
         with pa.memory_map(str(path)) as file:
             return pa.ipc.open_file(file).read_all()
+
+    def scratch(self, stage: str) -> Path:
+        """A folder for what only the tasks of a stage read: in the lake, or beside the downloads of one in a bucket."""
+        folder = (self.lake.root or self.lake.cache) / self.work / stage
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
 
 def run_tasks(

@@ -31,6 +31,7 @@ from storage.lake import Entry, Lake
 from storage.schema import HIDES
 from storage.shard import Shard, write_shard
 from storage.snapshot import Manifest, Snapshot, commit_snapshot, manifest_path
+from storage.tombstones import renumber_band_keys
 
 logger = logging.getLogger(__name__)
 
@@ -81,8 +82,9 @@ def plan_purge(lake: Lake, name: str) -> PurgePlan | None:
                 found = pc.is_in(snapshot.open_whole(shard)["id"], value_set=forgotten)
                 holds[shard.path] = bool(pc.any(found).as_py())
     rewrite = [shard for shard in newest.manifest.shards if holds.get(shard.path)]
-    signed = {shard.version for shard in rewrite if shard.kind == "signatures"}
-    keys = [shard for shard in newest.shards("band_keys") if shard.version in signed]
+    # They number documents through all shards of signatures.
+    is_renumbered = any(shard.kind == "signatures" for shard in rewrite)
+    keys = newest.shards("band_keys") if is_renumbered else []
     drop = [
         manifest.version
         for manifest in manifests
@@ -157,12 +159,18 @@ def _rewrite(plan: PurgePlan, progress: Progress | None) -> Manifest:
     folder = f"corpora/{name}/data/{build_id}"
     affected = set(plan.rewrite)
     shards: list[Shard] = []
+    masks = [
+        (shard.rows, snapshot.visible(shard) if shard.path in affected else None)
+        for shard in snapshot.shards("signatures")
+    ]
     done = 0
     for shard in before.shards:
         if shard.path not in affected:
             shards.append(shard)
             continue
         table = snapshot.open(shard)
+        if shard.kind == "band_keys":
+            table = renumber_band_keys(table, masks)
         if len(table) or shard.kind == "band_keys":
             # Of one kind and version there may be several, and of one number several versions.
             path = f"{folder}/{Path(shard.path).stem}-of-{shard.version:06}.arrow"

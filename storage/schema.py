@@ -158,8 +158,18 @@ BAND_KEYS = _schema(
         _field(
             "row",
             pa.uint32(),
-            "row of the document in this snapshot's signatures, all shards in order",
+            "number of the document: its row in all signature shards of the chain, in their order",
         ),
+    ],
+)
+
+TEXT_KEYS = _schema(
+    "text_keys",
+    [
+        _field("key", pa.uint64(), "first half of content_hash; rows are sorted by all columns"),
+        _field("rest", pa.uint64(), "second half of content_hash"),
+        _field("id_high", pa.uint64(), "first half of the document's id"),
+        _field("id_low", pa.uint64(), "second half of the id"),
     ],
 )
 
@@ -203,6 +213,7 @@ SCHEMAS = {
     "rejects": REJECTS,
     "signatures": SIGNATURES,
     "band_keys": BAND_KEYS,
+    "text_keys": TEXT_KEYS,
     "edges": EDGES,
 }
 """Schema of each kind of shard; of token shards `tokens_schema` gives it."""

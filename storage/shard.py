@@ -18,6 +18,9 @@ from storage.errors import CorruptError, GristmillError, NotFoundError
 from storage.lake import Lake
 from storage.schema import FORMAT, SCHEMAS, check_format, tokens_schema
 
+MAPPED = ("tokens", "signatures", "band_keys", "text_keys")
+"""Kinds that are not compressed: they are read here and there through a memory map, and numbers like these hardly shrink."""
+
 REMEDY = "put back a good copy of the file, or build the corpus anew under another name"
 """What to do about a damaged file of a snapshot, for messages."""
 
@@ -27,7 +30,7 @@ class Shard:
     """What a manifest says of one shard."""
 
     kind: str
-    """documents, fates, rejects, signatures, band_keys, edges or tokens."""
+    """documents, fates, rejects, signatures, band_keys, text_keys, edges or tokens."""
     path: str
     """File, relative to the lake."""
     rows: int
@@ -64,8 +67,7 @@ def write_shard(
     """
     kind = _kind_of(table.schema) or Path(path).name.replace(".", "-").split("-")[0]
     batch = _one_batch(_conform(table, kind, path), path)
-    # Compressed buffers would have to be copied to be read; tokens are sliced from the memory map.
-    options = pa.ipc.IpcWriteOptions(compression=None if kind == "tokens" else "lz4")
+    options = pa.ipc.IpcWriteOptions(compression=None if kind in MAPPED else "lz4")
     with lake.writer(path) as temporary:
         with (
             pa.OSFile(str(temporary), "wb") as sink,

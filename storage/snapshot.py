@@ -33,7 +33,6 @@ from storage.tombstones import (
     hidden_ids,
     join_tombstones,
     overlay_changes,
-    renumber_band_keys,
     visible_rows,
 )
 
@@ -305,12 +304,9 @@ class Snapshot:
     def open(self, shard: Shard) -> pa.Table:
         """The rows of a shard that count: all but those that tombstones hide; see `open_shard`.
 
-        Where nothing is hidden, that is the shard itself, over its memory map. The rows of a run of band keys are
-        numbered as those of the signatures that count.
+        Where nothing is hidden, that is the shard itself, over its memory map.
         """
         table = self.open_whole(shard)
-        if shard.kind == "band_keys":
-            return self._renumbered(table, shard.version)
         visible = self.visible(shard, table)
         return table if visible is None else table.filter(visible)
 
@@ -318,9 +314,12 @@ class Snapshot:
         """A shard's table as it was written, hidden rows too; see `open_shard`."""
         return open_shard(self.lake, shard)
 
-    def visible(self, shard: Shard, table: pa.Table) -> pa.BooleanArray | None:
-        """Which rows of a shard (`table`: as it was written) count; None for all of them."""
-        return visible_rows(table, self._hidden.get(shard.version) if shard.kind in HIDES else None)
+    def visible(self, shard: Shard, table: pa.Table | None = None) -> pa.BooleanArray | None:
+        """Which rows of a shard count, None for all of them. `table` is the shard as it was written, if it is at hand."""
+        hidden = self._hidden.get(shard.version) if shard.kind in HIDES else None
+        if hidden is None:
+            return None
+        return visible_rows(self.open_whole(shard) if table is None else table, hidden)
 
     def hides(self, shard: Shard, id_: str) -> bool:
         """Whether a tombstone hides a document's row, if there is one, in a shard."""
@@ -350,13 +349,6 @@ class Snapshot:
     def _hidden(self) -> dict[int, pa.Array]:
         versions = {shard.version for shard in self.manifest.shards}
         return hidden_ids(self.tombstones, sorted(versions))
-
-    def _renumbered(self, keys: pa.Table, version: int) -> pa.Table:
-        if version not in self._hidden:
-            return keys
-        shards = self.shards("signatures", version=version)
-        masks = [(shard.rows, self.visible(shard, self.open_whole(shard))) for shard in shards]
-        return renumber_band_keys(keys, masks)
 
     def tokenizer_bytes(self) -> bytes:
         """The SentencePiece model. Raises CorruptError unless its checksum is right, NotFoundError without one."""

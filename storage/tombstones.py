@@ -33,10 +33,8 @@ def hidden_ids(tombstones: pa.Table, versions: Iterable[int]) -> dict[int, pa.Ar
     return {version: ids.combine_chunks() for version, ids in found.items() if len(ids)}
 
 
-def visible_rows(table: pa.Table, hidden: pa.Array | None) -> pa.BooleanArray | None:
+def visible_rows(table: pa.Table, hidden: pa.Array) -> pa.BooleanArray | None:
     """Which rows of a table with an `id` count, None for all of them."""
-    if hidden is None:
-        return None
     is_hidden = pc.is_in(table["id"], value_set=hidden).combine_chunks()
     return pc.invert(is_hidden) if pc.any(is_hidden).as_py() else None
 
@@ -44,10 +42,10 @@ def visible_rows(table: pa.Table, hidden: pa.Array | None) -> pa.BooleanArray | 
 def renumber_band_keys(
     keys: pa.Table, masks: Sequence[tuple[int, pa.BooleanArray | None]]
 ) -> pa.Table:
-    """Band keys without hidden documents, their rows numbered as those of the signatures that count.
+    """Band keys after rows were taken out of signatures: without those documents, the others numbered anew.
 
-    `masks` are the number of rows, and which of them count, of the version's shards of signatures in order. The order
-    of (band, key, row) stays.
+    `masks` are the number of rows, and which of them stay, of all shards of signatures in order. The order of
+    (band, key, row) stays.
     """
     if all(mask is None for _, mask in masks):
         return keys

@@ -8,15 +8,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import recall
 from pipeline.canaries import Planted, plant
-from pipeline.dedup import REMOVED, DedupConfig, NewDocuments, Published, near_duplicates
-from pipeline.minhash import band_key_run, sign_documents
+from pipeline.dedup import REMOVED, DedupConfig, NearDuplicates, NewDocuments, near_duplicates
+from pipeline.minhash import sign_documents
 from pipeline.normalize import content_hash
 from pipeline.recall_view import found_probability, in_words, recall_picture
 from storage.schema import DOCUMENTS
@@ -52,29 +51,13 @@ def corpus(count: int = 120, seed: int = 0) -> pa.Table:
     return pa.concat_tables([table_of(texts), table_of(code, "code"), table_of(han)])
 
 
-def look_for(planted: Planted, documents: Sequence[pa.Table], config: DedupConfig = CONFIG) -> Any:
-    """What the engine removes, of the documents and then of the canaries."""
-
-    def signed(tables: Sequence[pa.Table]) -> list[pa.Table]:
-        return [sign_documents(table, config) for table in tables]
-
-    new = NewDocuments(documents=documents, signatures=signed(documents), sources=())
-    removed = near_duplicates(new, None, config).removed
-    kept = [
-        table.filter(pc.invert(pc.is_in(table["id"], removed["id"].combine_chunks())))
-        for table in documents
-    ]
-    runs = [(table, band_key_run([table], config)) for table in signed(kept)]
-    published = Published(runs=lambda: runs, documents=lambda: kept)
-    found = []
-    copies = planted.probes.documents[0]
-    for aim in sorted(set(planted.truth["aim"].to_pylist())):
-        some = [copies.filter(pc.equal(planted.truth["aim"], aim))]
-        probes = NewDocuments(documents=some, signatures=signed(some), sources=())
-        found.append(near_duplicates(probes, published, config).removed)
-    return SimpleNamespace(
-        removed=removed, probes=pa.concat_tables([REMOVED.empty_table(), *found])
-    )
+def look_for(
+    planted: Planted, documents: Sequence[pa.Table], config: DedupConfig = CONFIG
+) -> NearDuplicates:
+    """What the engine finds of the documents and of the canaries."""
+    signatures = [sign_documents(table, config) for table in documents]
+    new = NewDocuments(documents=documents, signatures=signatures, sources=())
+    return near_duplicates(new, None, config, probes=planted.probes)
 
 
 def figures(tables: Sequence[pa.Table], config: DedupConfig = CONFIG) -> dict[str, Any]:

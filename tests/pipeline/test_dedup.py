@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -19,15 +20,17 @@ from pipeline.dedup import (
     DedupConfig,
     NearDuplicates,
     NewDocuments,
-    Published,
     exact_duplicates,
     near_duplicates,
 )
-from pipeline.minhash import band_key_run, read_signatures, sign_documents
+from pipeline.executor import Executor
+from pipeline.minhash import read_signatures, sign_documents
+from pipeline.runs import BandRun, Published, band_key_run, next_runs, published_copies
+from pipeline.similarity import MAX_CANDIDATES
 from storage.errors import ConfigError, GristmillError
 from storage.lake import Lake
 from storage.schema import DOCUMENTS
-from storage.shard import Shard, write_shard
+from storage.shard import write_shard
 from storage.snapshot import Manifest, Snapshot, commit_snapshot
 
 CONFIG = DedupConfig()
@@ -51,16 +54,24 @@ def find(
     tables: Sequence[pa.Table], published: Published | None = None, config: DedupConfig = CONFIG
 ) -> NearDuplicates:
     """Sign the tables and look for near-duplicates."""
+    return near_duplicates(new_of(tables, config), published, config)
+
+
+def new_of(tables: Sequence[pa.Table], config: DedupConfig = CONFIG) -> NewDocuments:
+    """The tables with their signatures."""
     signatures = [sign_documents(table, config) for table in tables]
-    new = NewDocuments(documents=tables, signatures=signatures, sources=SOURCES)
-    return near_duplicates(new, published, config)
+    return NewDocuments(documents=tables, signatures=signatures, sources=SOURCES)
 
 
 def publish(tables: Sequence[pa.Table], config: DedupConfig = CONFIG) -> Published:
     """What snapshots made of these tables hold."""
-    signatures = [sign_documents(table, config) for table in tables]
-    runs = [(table, band_key_run([table], config)) for table in signatures]
-    return Published(runs=lambda: runs, documents=lambda: tables)
+    everything, first, runs = pa.concat_tables(tables), 0, []
+    for table in tables:
+        run = band_key_run([sign_documents(table, config)], config, first)
+        shape = (config.bands, len(run) // config.bands)
+        runs.append(BandRun(*(run[name].to_numpy().reshape(shape) for name in ("key", "row"))))
+        first += len(table)
+    return Published(runs=lambda _: runs, documents=lambda rows: [everything.take(pa.array(rows))])
 
 
 def without(table: pa.Table, found: NearDuplicates) -> pa.Table:
@@ -241,7 +252,8 @@ def test_a_longer_text_stays_beside_the_published_one_it_contains(split: str) ->
     found = find([new], publish([old], config), config)
     # The first is a duplicate of the published one, whose words make up more than 0.7 of it.
     assert found.removed["id"].to_pylist() == [new["id"][0].as_py()]
-    assert found.inherits.to_pylist() == [{"id": longer, "split_of": old["id"][0].as_py()}]
+    inherited = {"id": longer, "split_of": old["id"][0].as_py(), "split": split}
+    assert found.inherits.to_pylist() == [inherited]
     edges = {(edge["id_a"], edge["id_b"]): edge for edge in found.edges.to_pylist()}
     edge = edges[min(longer, old["id"][0].as_py()), max(longer, old["id"][0].as_py())]
     assert edge["containment"] == 1.0
@@ -303,60 +315,129 @@ def test_texts_without_words_are_like_nothing() -> None:
     assert not len(find([table_of([])], publish([table_of([{"text": "?"}])])).removed)
 
 
-def test_heavy_buckets_cost_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heavy_buckets_cost_linear_time() -> None:
     """Thousands of pages that differ a little, and thousands that a template makes alike but not equal."""
-    monkeypatch.setattr(dedup, "MAX_MEMBERS", 16)
-    monkeypatch.setattr(dedup, "MAX_CANDIDATES", 4)
     frame = sentence(0, 60)
-    copies = [{"text": f"{sentence(1000, 1200)} copy{i}"} for i in range(1500)]
+    copies = [{"text": f"{sentence(1000, 1200)} copy{i}"} for i in range(3000)]
     templates = [
-        {"text": f"{frame} {sentence(10000 + 60 * i, 10060 + 60 * i)}"} for i in range(500)
+        {"text": f"{frame} {sentence(10000 + 60 * i, 10060 + 60 * i)}"} for i in range(1000)
     ]
-    compared = 0
-    compare = dedup.ComparedTexts.compare
-
-    def count(*arguments: Any) -> Any:
-        nonlocal compared
-        compared += 1
-        return compare(*arguments)
-
-    monkeypatch.setattr(dedup.ComparedTexts, "compare", count)
     found = find([table_of(copies + templates)])
     assert len(found.removed) == len(copies) - 1
-    assert compared <= 4 * (len(copies) + len(templates))
+    assert found.num_pairs <= MAX_CANDIDATES * (len(copies) + len(templates))
 
 
-def test_runs_made_with_other_bands_are_made_anew() -> None:
+def test_a_million_near_copies_are_compared_with_one() -> None:
+    """What goes is compared no more."""
+    rows = [{"text": f"{sentence(0, 30)} number{i}", "id": f"{i:032x}"} for i in range(20_000)]
+    found = find([table_of(rows)])
+    assert len(found.removed) == len(rows) - 1
+    assert found.num_pairs == len(rows) - 1
+
+
+@given(corpora(), st.integers(0, 14))
+@settings(max_examples=30, deadline=None)
+def test_slices_workers_and_probes_do_not_matter(rows: list[dict], cut: int) -> None:
+    """Clusters one at a time give what all at once give, and probes are compared without changing anything."""
+    table, probes = table_of(rows[:cut]), table_of(rows[cut:])
+    one = find([table])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dedup, "SLICE_BYTES", 1)
+        other = find([table])
+        probed = near_duplicates(new_of([table]), None, CONFIG, probes=new_of([probes]))
+    assert one == other == replace(probed, probes=one.probes, num_pairs=one.num_pairs)
+    # A probe goes exactly if it alone would go on top of what is kept.
+    kept = without(table, one)
+    old = publish([kept]) if len(kept) else None
+    for number in range(len(probes)):
+        probe = probes[number : number + 1]
+        is_found = probe["id"][0] in probed.probes["id"]
+        is_copy = probe["content_hash"][0] in kept["content_hash"]
+        assert is_found == (is_copy or len(find([probe], old).removed) == 1)
+
+
+def test_processes_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clusters settled in other processes, a few at a time, in whatever order they end."""
+    rows = [{"text": sentence(1000 * (i % 50), 1000 * (i % 50) + 100 + i)} for i in range(150)]
+    table = table_of(rows)
+    one = find([table])
+    assert len(one.removed) > 50
+    monkeypatch.setattr(dedup, "SLICE_BYTES", 5000)
+    assert one == near_duplicates(
+        new_of([table]), None, CONFIG, folder=tmp_path, executor=Executor(workers=2)
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def snapshots(lake: Lake, versions: Sequence[pa.Table], config: DedupConfig) -> Snapshot:
+    """A chain of snapshots in a lake, one for each table, with the shards that near-duplicates are found by."""
+    snapshot = None
+    for version, documents in enumerate(versions, 1):
+        signatures = sign_documents(documents, config)
+        runs, replaced = next_runs(snapshot, [signatures], [documents], config)
+        before = snapshot.manifest.shards if snapshot is not None else ()
+        shards = [shard for shard in before if shard.path not in replaced] + [
+            write_shard(lake, f"corpora/c/data/{version:016x}/{kind}-00000.arrow", table, version=version)
+            for kind, table in {"documents": documents, "signatures": signatures, **runs}.items()
+        ]  # fmt: skip
+        manifest = Manifest(
+            name="c", version=version, build_id=f"{version:016x}", status="promoted",
+            shards=tuple(shards), recipe={"dedup": {"bands": config.bands, "rows": config.rows}},
+        )  # fmt: skip
+        snapshot = Snapshot(lake, commit_snapshot(lake, manifest))
+    assert snapshot is not None
+    return snapshot
+
+
+def test_runs_made_with_other_bands_are_made_anew(tmp_path: Path) -> None:
     """A recipe may change its bands: published documents are still found, through their signatures."""
     table = table_of([{"text": sentence(0, 100)}])
-    old = publish([table], replace(CONFIG, bands=16, rows=8))
+    old = snapshots(Lake.open(tmp_path), [table], replace(CONFIG, bands=16, rows=8))
+    near = table_of([{"text": sentence(1, 100)}])
     for config in (CONFIG, replace(CONFIG, bands=16, rows=7), replace(CONFIG, bands=16, rows=8)):
-        assert len(find([table_of([{"text": sentence(1, 100)}])], old, config).removed) == 1
+        assert len(find([near], Published.of(old), config).removed) == 1
+        runs, replaced = next_runs(old, [sign_documents(near, config)], [near], config)
+        assert len(runs["band_keys"]) == 2 * config.bands
+        assert [path for path in replaced if "band_keys" in path]
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.integers(0, 2**32))
+@settings(max_examples=15, deadline=None)
+def test_merged_runs_hold_what_was_published(sizes: list[int], seed: int) -> None:
+    """However the corpus grew, there are few runs, and they find what one table of everything finds."""
+    generator = random.Random(seed)
+    starts = [generator.randrange(10) * 1000 + generator.randrange(5) for _ in range(sum(sizes))]
+    rows = [{"text": sentence(i, i + 60), "id": f"{n:032x}"} for n, i in enumerate(starts)]
+    tables, first = [], 0
+    for size in sizes:
+        tables.append(table_of(rows[first : first + size]))
+        first += size
+    with TemporaryDirectory() as folder:
+        snapshot = snapshots(Lake.open(folder), tables, CONFIG)
+        assert len(snapshot.shards("band_keys")) <= 1 + sum(sizes).bit_length()
+        new = table_of([{"text": sentence(i * 1000, i * 1000 + 61)} for i in range(10)])
+        found = find([new], Published.of(snapshot))
+        expected = find([new], publish([pa.concat_tables(tables)]))
+        assert found == expected
+        hashes = pa.chunked_array([[row["content_hash"] for row in new.to_pylist()]], pa.string())
+        known = [table["content_hash"] for table in tables]
+        everything = pa.chunked_array(
+            [chunk for column in known for chunk in column.chunks], pa.string()
+        )
+        both = pa.chunked_array([*hashes.chunks, *everything.chunks])
+        copies = published_copies(snapshot, both)
+        assert sorted(copies["id"].to_pylist()) == sorted(row["id"] for row in rows)
 
 
 def test_snapshots_in_a_lake_are_what_is_published(tmp_path: Path) -> None:
     """Documents of every snapshot of the chain are found through the shards that the lake holds."""
-    lake = Lake.open(tmp_path)
-    shards: list[Shard] = []
-    for version, start in ((1, 0), (2, 1000)):
-        documents = table_of([{"text": sentence(start, start + 100)}, {"text": f"only {version}"}])
-        signatures = sign_documents(documents, CONFIG)
-        tables = {
-            "documents": documents,
-            "signatures": signatures,
-            "band_keys": band_key_run([signatures], CONFIG),
-        }
-        shards += [
-            write_shard(lake, f"corpora/c/data/{version:016x}/{kind}-00000.arrow", table, version=version)
-            for kind, table in tables.items()
-        ]  # fmt: skip
-        manifest = Manifest(
-            name="c", version=version, build_id=f"{version:016x}", status="promoted",
-            shards=tuple(shards),
-        )  # fmt: skip
-        commit_snapshot(lake, manifest)
+    tables = [
+        table_of([{"text": sentence(start, start + 100)}, {"text": f"only {start}"}])
+        for start in (0, 1000)
+    ]
+    snapshot = snapshots(Lake.open(tmp_path), tables, CONFIG)
     new = table_of([{"text": sentence(start, start + 99)} for start in (0, 1000, 2000)])
-    found = find([new], Published.of(Snapshot(lake, manifest)))
+    found = find([new], Published.of(snapshot))
     assert sorted(found.removed["id"].to_pylist()) == sorted(new["id"].to_pylist()[:2])
 
 

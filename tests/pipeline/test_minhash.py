@@ -18,7 +18,6 @@ from pipeline.minhash import (
     BLOCK_BYTES,
     EMPTY,
     Hash,
-    band_key_run,
     band_keys,
     check_published,
     check_signatures,
@@ -29,6 +28,7 @@ from pipeline.minhash import (
     sign_documents,
     sign_texts,
 )
+from pipeline.runs import band_key_run
 from storage.errors import CorruptError, GristmillError
 from storage.lake import Lake
 from storage.schema import BAND_KEYS, SIGNATURE_KEY, SIGNATURES

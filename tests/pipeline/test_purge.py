@@ -12,6 +12,7 @@ import pytest
 
 from model.loader import Loader
 from pipeline.build import BuildConfig, build
+from pipeline.runs import hidden_documents
 from pipeline.selection import Request
 from storage import lake as lake_module
 from storage.catalog import gc, resolve, resolve_tokenizer, verify, versions
@@ -53,9 +54,24 @@ def logical(snapshot: Snapshot) -> dict[str, list[dict]]:
     """All that a reader gets of a snapshot, kind by kind."""
     rows = {
         kind: [row for s in snapshot.shards(kind) for row in snapshot.open(s).to_pylist()]
-        for kind in ("documents", "duplicates", "tokens", "signatures", "band_keys", "rejects")
+        for kind in ("documents", "duplicates", "tokens", "signatures", "rejects")
     }
-    return rows | {"fates": [row for table in snapshot.fates() for row in table.to_pylist()]}
+    numbered = [
+        id_
+        for s in snapshot.shards("signatures")
+        for id_ in snapshot.open_whole(s)["id"].to_pylist()
+    ]
+    hidden = set(hidden_documents(snapshot).tolist())
+    keys = [row for s in snapshot.shards("band_keys") for row in snapshot.open(s).to_pylist()]
+    found = [
+        {"band": row["band"], "key": row["key"], "id": numbered[row["row"]]}
+        for row in keys
+        if row["row"] not in hidden
+    ]
+    return rows | {
+        "band_keys": found,
+        "fates": [row for table in snapshot.fates() for row in table.to_pylist()],
+    }
 
 
 def stored_texts(lake: Lake) -> Iterator[str]:
