@@ -42,6 +42,24 @@ WorkersOption = Annotated[
     int | None,
     typer.Option("--workers", min=1, metavar="N", help="Cores to use; default: all there are."),
 ]
+ExecutorOption = Annotated[
+    str,
+    typer.Option(
+        "--executor",
+        envvar="GRISTMILL_EXECUTOR",
+        metavar="KIND",
+        help="Where to build: processes, serial, ray or dask.",
+    ),
+]
+AddressOption = Annotated[
+    str,
+    typer.Option(
+        "--address",
+        envvar="GRISTMILL_ADDRESS",
+        metavar="HOST:PORT",
+        help="Of a running Ray or Dask cluster; default: one is started here.",
+    ),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override one key of the recipe; repeatable."),
@@ -68,6 +86,8 @@ def run(
     recipe: RecipeArgument,
     lake: LakeOption = DEFAULT_LAKE,
     workers: WorkersOption = None,
+    executor: ExecutorOption = "processes",
+    address: AddressOption = "",
     overrides: SetOption = None,
     flow: FlowOption = None,
     json: JsonOption = False,
@@ -78,7 +98,16 @@ def run(
     with command(as_json=json, verbose=verbose, quiet=quiet) as output:
         from flows.commands import run_recipe  # late
 
-        run_recipe(output, recipe, lake, workers=workers, overrides=overrides or [], flow=flow)
+        run_recipe(
+            output,
+            recipe,
+            lake,
+            workers=workers,
+            executor=executor,
+            address=address,
+            overrides=overrides or [],
+            flow=flow,
+        )
 
 
 @app.command(epilog="Example: gristmill build recipe.toml --workers 2 --set dedup.threshold=0.8")
@@ -86,6 +115,8 @@ def build(
     recipe: RecipeArgument,
     lake: LakeOption = DEFAULT_LAKE,
     workers: WorkersOption = None,
+    executor: ExecutorOption = "processes",
+    address: AddressOption = "",
     overrides: SetOption = None,
     flow: FlowOption = None,
     json: JsonOption = False,
@@ -96,7 +127,16 @@ def build(
     with command(as_json=json, verbose=verbose, quiet=quiet) as output:
         from flows.commands import build_recipe  # late
 
-        build_recipe(output, recipe, lake, workers=workers, overrides=overrides or [], flow=flow)
+        build_recipe(
+            output,
+            recipe,
+            lake,
+            workers=workers,
+            executor=executor,
+            address=address,
+            overrides=overrides or [],
+            flow=flow,
+        )
 
 
 @app.command(epilog="Example: gristmill dedup crawl/*.jsonl.gz -o kept.jsonl --pairs removed.csv")

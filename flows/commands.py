@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from flows.executors import chosen_executor, remember
 from flows.output import Output
 from flows.progress import show_progress
 from flows.recipe import find_recipe, load_recipe
@@ -22,7 +23,7 @@ from flows.tables import evaluation_table, funnel_table, shown_text
 from model.records import begun_run
 from pipeline.build import build
 from pipeline.display import short, visible
-from pipeline.executor import Executor, default_workers
+from pipeline.executor import Executor
 from storage.catalog import resolve
 from storage.errors import BusyError, ConfigError, GateError, NotFoundError
 from storage.lake import Lake
@@ -42,11 +43,14 @@ def build_recipe(
     location: str,
     *,
     workers: int | None,
+    executor: str,
+    address: str,
     overrides: Sequence[str],
     flow: bool | None,
 ) -> None:
     """Publish the next snapshot. Raises GateError, after printing the result, if a gate refused it."""
-    document = _build(output, recipe, location, workers, overrides, flow)
+    place = chosen_executor(workers, executor, address)
+    document = _build(output, recipe, location, workers, place, overrides, flow)
     output.result(document, lambda console: _show_build(console, location, document))
     _check_promoted(document)
 
@@ -83,11 +87,14 @@ def run_recipe(
     location: str,
     *,
     workers: int | None,
+    executor: str,
+    address: str,
     overrides: Sequence[str],
     flow: bool | None,
 ) -> None:
     """Build, train, sample, report. Stops after a build that a gate refused: nothing trains on it."""
-    built = _build(output, recipe, location, workers, overrides, flow)
+    place = chosen_executor(workers, executor, address)
+    built = _build(output, recipe, location, workers, place, overrides, flow)
     if built["status"] == "quarantined":
         output.result({"build": built}, lambda console: _show_build(console, location, built))
         _check_promoted(built)
@@ -115,6 +122,7 @@ def _build(
     recipe: str,
     location: str,
     workers: int | None,
+    executor: Executor,
     overrides: Sequence[str],
     flow: bool | None,
 ) -> Document:
@@ -130,13 +138,14 @@ def _build(
             lake=Lake.open(location).url,
             overrides=list(overrides),
         )
+        remember(executor)
         try:
             return build_corpus(corpus, Effort(workers=workers))
         except Quarantined as refused:
             return refused.result
-    executor = Executor(workers=workers or default_workers())
-    with show_progress(output) as progress:
-        result = build(config, Lake.open(location), root=root, executor=executor, progress=progress)
+    lake = Lake.open(location)
+    with executor.ready(lake, root) as ready, show_progress(output) as progress:
+        result = build(config, lake, root=root, executor=ready, progress=progress)
     for note in result.notes:
         output.note(note)
     return build_document(result)

@@ -19,6 +19,7 @@ from flows.card import snapshot_card
 from flows.changes import recipe_changes
 from flows.config import Recipe
 from flows.deadline import deadline
+from flows.executors import chosen_executor
 from flows.lineage import lineage
 from flows.parameters import Corpus, Effort
 from flows.recipe import find_recipe, load_recipe
@@ -28,7 +29,6 @@ from flows.states import Quarantined, end_state, rename_run
 from flows.watch import BuildWatch, show_logs
 from pipeline.build import BuildResult, build
 from pipeline.display import number
-from pipeline.executor import Executor, default_workers
 from pipeline.gates import override
 from storage.catalog import read_manifest, resolve, versions
 from storage.errors import GristmillError, OutOfTime, SourceGoneError
@@ -60,15 +60,19 @@ def _build(corpus: Corpus, effort: Effort) -> dict[str, Any]:
     show_logs(effort.log)
     recipe, lake = load_recipe(corpus.recipe, corpus.overrides), Lake.open(corpus.lake)
     name = recipe.build.name
+    root = find_recipe(corpus.recipe).parent
     try:
-        with deadline(effort.timeout_hours or recipe.limits.build_hours, f"building '{name}'"):
+        with (
+            deadline(effort.timeout_hours or recipe.limits.build_hours, f"building '{name}'"),
+            chosen_executor(effort.workers).ready(lake, root) as executor,
+        ):
             _tell_changes(lake, recipe)
             watch = BuildWatch(lake, name)
             result = build(
                 recipe.build,
                 lake,
-                root=find_recipe(corpus.recipe).parent,
-                executor=Executor(workers=effort.workers or default_workers()),
+                root=root,
+                executor=executor,
                 run_stage=watch.run_stage,
                 progress=watch.progress,
             )
