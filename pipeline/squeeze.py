@@ -1,0 +1,57 @@
+"""White space of texts made single, on Arrow's own bytes: the bytes that a content hash is made of.
+
+White space is Python's (`str.split`): the 29 characters for which `str.isspace` holds, of one to three bytes in UTF-8.
+"""
+
+import numpy as np
+from numba import types
+
+from pipeline.compiling import compiled, read_only
+
+_ZERO, _ONE, _TWO, _THREE = (np.uint64(value) for value in range(4))
+_SPACE = np.uint8(0x20)
+
+
+@compiled(read_only(types.uint8), read_only(types.int64), types.uint8[::1], types.int64[::1])
+def squeeze(data, begins, out, ends):
+    """Write the words of each text, joined by single spaces, to `out`, text after text; they end at `ends`.
+
+    Text i is data[begins[i]:begins[i + 1]], valid UTF-8. `out` has to be as long as the texts together.
+    """
+    at_out = _ZERO
+    for i in range(len(ends)):
+        at, end, begin_out = np.uint64(begins[i]), np.uint64(begins[i + 1]), at_out
+        was_space = (
+            _ONE  # of white space only the first character is written, at the beginning none
+        )
+        while at < end:
+            byte, width = data[at], _ONE
+            # No branch on where a word ends in ASCII, which no processor foresees.
+            is_space = np.uint64(
+                (byte == 0x20)
+                | ((byte >= 0x09) & (byte <= 0x0D))
+                | ((byte >= 0x1C) & (byte < 0x20))
+            )
+            if byte >= 0xC2 and byte <= 0xE3 and end - at >= _TWO:
+                if byte == 0xC2:
+                    if data[at + _ONE] == 0x85 or data[at + _ONE] == 0xA0:
+                        is_space, width = _ONE, _TWO
+                elif byte >= 0xE1 and end - at >= _THREE:
+                    second, third = data[at + _ONE], data[at + _TWO]
+                    if byte == 0xE1:
+                        is_wide = second == 0x9A and third == 0x80
+                    elif byte == 0xE3:
+                        is_wide = second == 0x80 and third == 0x80
+                    elif second == 0x80:
+                        is_wide = third <= 0x8A or third == 0xA8 or third == 0xA9 or third == 0xAF
+                    else:
+                        is_wide = second == 0x81 and third == 0x9F
+                    if is_wide:
+                        is_space, width = _ONE, _THREE
+            out[at_out] = _SPACE if is_space else byte
+            at_out += _ONE - (is_space & was_space)
+            was_space = is_space
+            at += width
+        if was_space and at_out > begin_out:
+            at_out -= _ONE
+        ends[i] = at_out
