@@ -77,6 +77,11 @@ class Executor:
     def _is_cluster(self) -> bool:
         return self.kind in ("ray", "dask")
 
+    @property
+    def is_here(self) -> bool:
+        """Whether everything runs in this process."""
+        return not self._is_cluster and (self.workers or 1) == 1
+
     @contextmanager
     def ready(self, lake: Lake | None = None, *folders: Path) -> Iterator["Executor"]:
         """An executor whose `map`s share one connection to the cluster, until the block ends.
@@ -97,7 +102,7 @@ class Executor:
         `function` must be importable, and items and results picklable. Raises GristmillError if a worker dies (killed
         for memory, say); finished work is on disk by then.
         """
-        if len(items) < 2 or (not self._is_cluster and (self.workers or 1) == 1):
+        if len(items) < 2 or self.is_here:
             yield from map(function, items)
         elif self._is_cluster:
             with self.ready() as executor:
