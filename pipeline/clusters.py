@@ -66,7 +66,7 @@ class Cluster(Protocol):
         ...
 
     def on_each_machine(self, task: bytes) -> list[bytes]:
-        """What `run_task(task)` returns on each machine (or worker). Raises ConfigError if a worker cannot run it."""
+        """What `do_task(task)` returns on each machine (or worker), however busy. Raises ConfigError if one cannot run it."""
         ...
 
 
@@ -85,15 +85,20 @@ def pack_task(function: Callable[[Any], Any], item: Any) -> bytes:
 def run_task(task: bytes) -> bytes:
     """Do a task on a worker, and return its outcome: a result, or the exception that came of it."""
     with _one_at_a_time:
-        try:
-            versions, call = pickle.loads(task)
-            _check_versions(versions)
-            function, item = pickle.loads(call)
-            return pickle.dumps((function(item), None))
-        except Exception as error:
-            where = f"{socket.gethostname()}, process {os.getpid()}"
-            error.add_note(f"on {where}:\n{traceback.format_exc()}")
-            return _pack_error(error)
+        return do_task(task)
+
+
+def do_task(task: bytes) -> bytes:
+    """What `run_task` does, beside another task: for a moment's look at a worker, not for work."""
+    try:
+        versions, call = pickle.loads(task)
+        _check_versions(versions)
+        function, item = pickle.loads(call)
+        return pickle.dumps((function(item), None))
+    except Exception as error:
+        where = f"{socket.gethostname()}, process {os.getpid()}"
+        error.add_note(f"on {where}:\n{traceback.format_exc()}")
+        return _pack_error(error)
 
 
 def read_outcome(outcome: bytes) -> Any:

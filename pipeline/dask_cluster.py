@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.clusters import Cluster, died, first_line, lost, missing, run_task, unable
+from pipeline.clusters import Cluster, died, do_task, first_line, lost, missing, run_task, unable
 from storage.errors import ConfigError
 
 _DASK_OURS = {
@@ -98,9 +98,9 @@ class DaskCluster:
             self.client.cancel(list(futures))
 
     def on_each_machine(self, task: bytes) -> list[bytes]:
-        """On each worker, beside whatever it does."""
+        """On each worker, in the thread that talks to the scheduler: it must not wait for the task that runs."""
         try:
-            return list(self.client.run(run_task, task).values())
+            return list(self.client.run(do_task, task).values())
         except Exception as error:  # whatever came of importing our packages there
             raise unable(self.name, error) from error
 

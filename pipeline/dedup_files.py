@@ -112,14 +112,16 @@ def dedup_files(
         with _timed(seconds, "near_duplicates"):
             new = NewDocuments(documents=documents, signatures=signatures, sources=[SOURCE])
             published = Published.of(work.against) if work.against is not None else None
-            near = near_duplicates(new, published, work.config, progress)
+            near = near_duplicates(
+                new, published, work.config, progress, folder=folder, executor=executor
+            )
         found = Found(
             files=[part.file for part in parts],
             first_rows=_first_rows(parts, rows.counts),
             identities=rows.identities(["id", "row", "name"]),
             against=work.against,
         )
-        pairs = pairs_of(found, exact, near)
+        pairs = pairs_of(found, exact, near.removed)
         with _timed(seconds, "write"):
             made = [(folder / "out", work.out)]
             _write(work, parts, rows, pairs, folder / "out", progress)
@@ -171,14 +173,12 @@ def _sign_all(
     work: FileDedup, rows: ReadRows, exact: pa.Table, executor: Executor, progress: Progress
 ) -> tuple[list[pa.Table], list[pa.Table]]:
     """The tables without exact copies, and their signatures, all of them mapped into memory."""
-    removed = exact["id"].combine_chunks()
-    ids = np.array(removed.to_pylist(), "S32")
-    tasks = []
+    stays = _stays(rows, exact["id"])
+    tasks, begin = [], 0
     for name in rows.tables:
-        identities = read_table(rows.folder / f"{name}.identities")["id"]
-        first, last = (identities[i].as_py().encode() for i in (0, -1))
-        begin, end = np.searchsorted(ids, first), np.searchsorted(ids, last, side="right")
-        tasks.append((rows.folder / name, removed.slice(begin, end - begin), work.config))
+        end = begin + len(read_table(rows.folder / f"{name}.identities"))
+        tasks.append((rows.folder / name, stays[begin:end], work.config))
+        begin = end
     if rows.text_bytes < PARALLEL_BYTES:
         executor = Executor()
     progress("sign", 0, rows.text_bytes // MB, "MB")
@@ -191,16 +191,15 @@ def _sign_all(
     return documents, signatures
 
 
-def _sign_task(task: tuple[Path, pa.Array, DedupConfig]) -> int:
+def _sign_task(task: tuple[Path, NDArray[np.bool_], DedupConfig]) -> int:
     """Take the exact copies out of a table and sign the rest; gives the bytes of text that the table had."""
-    path, removed, config = task
+    path, stays, config = task
     file = path.with_name(f"{path.name}.documents")
     table = read_table(file)
     num_bytes = pc.sum(table["num_bytes"]).as_py()
-    if len(removed):
-        table = table.filter(pc.invert(pc.is_in(table["id"], removed)))
+    if not stays.all():
         with new_table(smaller := file.with_suffix(".smaller"), DOCUMENTS) as writer:
-            writer.write_table(table)
+            writer.write_table(table.filter(pa.array(stays)))
         smaller.replace(file)
         table = read_table(file)
     signatures = sign_documents(table, config)
@@ -249,17 +248,21 @@ def _write(
 
 def _masks(rows: ReadRows, pairs: pa.Table) -> Iterator[NDArray[np.bool_]]:
     """Which rows of each part stay."""
-    identities = rows.identities(["id", "row"])
-    stays = pc.invert(pc.is_in(identities["id"], pairs["id"].combine_chunks()))
-    kept = identities.filter(stays)
-    part_of = np.array(pc.utf8_slice_codeunits(kept["id"], 0, 12).to_pylist(), "S12")
-    numbers = kept["row"].to_numpy()
-    for number, count in enumerate(rows.counts):
+    stays = _stays(rows, pairs["id"])
+    numbers = rows.identities(["row"])["row"].to_numpy()
+    begin = 0
+    for count, num_documents in zip(rows.counts, rows.documents, strict=True):
+        mine = slice(begin, begin + num_documents)
         mask = np.zeros(count, np.bool_)
-        name = f"{number:012x}".encode()
-        begin, end = np.searchsorted(part_of, name), np.searchsorted(part_of, name, side="right")
-        mask[numbers[begin:end]] = True
+        mask[numbers[mine]] = stays[mine]
+        begin += num_documents
         yield mask
+
+
+def _stays(rows: ReadRows, removed: pa.ChunkedArray) -> NDArray[np.bool_]:
+    """Whether each document is not among the removed ones, in order of the input."""
+    ids = rows.identities(["id"])["id"]
+    return pc.invert(pc.is_in(ids, removed.combine_chunks())).to_numpy()
 
 
 def _first_rows(parts: Sequence[Part], counts: Sequence[int]) -> list[int]:
@@ -277,12 +280,14 @@ def _gather_rejected(parts: Sequence[Part], first_rows: Sequence[int], folder: P
     """Write the bad rows of all parts as one file, with file and row; gives their number."""
     count = 0
     with (folder / "rejected").open("wb") as target:
-        for number, part in enumerate(parts):
-            with (folder / f"{number:08}.bad").open("rb") as lines:
+        for path in sorted(folder.glob("*.bad")):
+            with path.open("rb") as lines:
                 for line in lines:
                     bad = orjson.loads(line)
-                    bad = {"file": part.file.name, **bad, "row": first_rows[number] + bad["row"]}
-                    target.write(orjson.dumps(bad) + b"\n")
+                    part = bad.pop("part")
+                    row = first_rows[part] + bad.pop("row")
+                    place = {"file": parts[part].file.name, "row": row}
+                    target.write(orjson.dumps(place | bad) + b"\n")
                     count += 1
     return count
 

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.dedup import NearDuplicates
 from pipeline.row_files import RowFile
 from storage.snapshot import Snapshot
 
@@ -52,36 +50,22 @@ class Found:
     against: Snapshot | None
 
 
-def pairs_of(found: Found, exact: pa.Table, near: NearDuplicates) -> pa.Table:
+def pairs_of(found: Found, exact: pa.Table, near: pa.Table) -> pa.Table:
     """One row for each removed document, sorted by id: id, duplicate_of (kept), rule, jaccard, containment, in_snapshot.
 
-    A copy of a document that was itself removed stands with the one that is kept: the measures are the same, because
-    copies have the same shingles.
+    `exact` has (id, duplicate_of), `near` is `pipeline.dedup.REMOVED`. A copy of a document that was itself removed stands
+    with the one that is kept: the measures are the same, because copies have the same shingles.
     """
-    removed = near.removed
-    edges = pc.binary_join_element_wise(near.edges["id_a"], near.edges["id_b"], " ")
-    is_first = pc.less(removed["id"], removed["duplicate_of"])
-    first = pc.if_else(is_first, removed["id"], removed["duplicate_of"])
-    second = pc.if_else(is_first, removed["duplicate_of"], removed["id"])
-    edge = pc.index_in(pc.binary_join_element_wise(first, second, " "), edges.combine_chunks())
-    columns = ["id", "duplicate_of", "rule"]
-    measures = {name: near.edges[name].take(edge) for name in ("jaccard", "containment")}
-    near_pairs = pa.table({**{name: removed[name] for name in columns}, **measures})
-
-    via = pc.index_in(exact["duplicate_of"], removed["id"].combine_chunks())
-    ones = pa.array(np.ones(len(exact), np.float32))
-    copies = pa.table(
-        {
-            "id": exact["id"],
-            "duplicate_of": pc.coalesce(
-                near_pairs["duplicate_of"].take(via), exact["duplicate_of"]
-            ),
-            "rule": pc.coalesce(near_pairs["rule"].take(via), pa.scalar("exact")),
-            "jaccard": pc.coalesce(near_pairs["jaccard"].take(via), ones),
-            "containment": pc.coalesce(near_pairs["containment"].take(via), ones),
-        }
+    via = pc.index_in(exact["duplicate_of"], near["id"].combine_chunks())
+    one = pa.scalar(1.0, pa.float32())
+    values = {"duplicate_of": exact["duplicate_of"], "rule": pa.scalar("exact")}
+    values |= {"jaccard": one, "containment": one}
+    copies = {name: pc.coalesce(near[name].take(via), value) for name, value in values.items()}
+    pairs = pa.concat_tables(
+        [near.select(["id", *values]), pa.table({"id": exact["id"], **copies})],
+        promote_options="permissive",
     )
-    pairs = pa.concat_tables([near_pairs, copies]).combine_chunks().sort_by("id")
+    pairs = pairs.combine_chunks().sort_by("id")
     ours = pc.is_in(pairs["duplicate_of"], found.identities["id"].combine_chunks())
     return pairs.append_column("in_snapshot", pc.invert(ours))
 

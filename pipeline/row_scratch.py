@@ -3,13 +3,13 @@
 Uncompressed, so that later steps map them into memory and a table is held by nobody but the worker that signs it.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -26,6 +26,9 @@ from storage.schema import DOCUMENTS
 
 TABLE_BYTES = 64 << 20
 """Bytes of text of a table in the folder; what a worker holds of it at a time."""
+
+_BATCH_BYTES = 2 << 20
+"""Bytes of text of a batch: what stays in a processor's cache from step to step."""
 
 PARALLEL_BYTES = 32 << 20
 """Below so much input one process is done before others have started."""
@@ -58,6 +61,8 @@ class ReadRows:
     """Names of the tables, in order of the input: `<name>.documents` and `<name>.identities`."""
     counts: list[int]
     """Rows of each part, documents or not."""
+    documents: list[int]
+    """Documents of each part."""
     text_bytes: int
 
     def identities(self, columns: list[str]) -> pa.Table:
@@ -121,11 +126,13 @@ def read_all(
         done += record["num_bytes"]
         tell(0)
     ordered = [records[task.parts[0][0]] for task in tasks]
-    _check_each_file(parts, ordered)
+    counts = [count for record in ordered for count in record["parts"]]
+    _check_each_file(parts, counts)
     return ReadRows(
         folder=folder,
         tables=[name for record in ordered for name in record["tables"]],
-        counts=[count for record in ordered for count in record["counts"]],
+        counts=[num_rows for num_rows, _, _ in counts],
+        documents=[num_documents for _, num_documents, _ in counts],
         text_bytes=sum(record["text_bytes"] for record in ordered),
     )
 
@@ -144,14 +151,12 @@ def _groups(parts: list[Part]) -> Iterator[list[tuple[int, Part]]]:
         yield group
 
 
-def _check_each_file(parts: list[Part], records: list[dict[str, Any]]) -> None:
+def _check_each_file(parts: list[Part], counts: list[tuple[int, int, str]]) -> None:
     """Raise InputError for a file with rows of which none is a document: it is something else, or the field is."""
-    good: dict[str, int] = {}
+    good: Counter[str] = Counter()
     first_bad: dict[str, str] = {}
-    counts = [numbers for record in records for numbers in record["documents"]]
-    problems = [problem for record in records for problem in record["problems"]]
-    for part, documents, problem in zip(parts, counts, problems, strict=True):
-        good[part.file.name] = good.get(part.file.name, 0) + documents
+    for part, (_, num_documents, problem) in zip(parts, counts, strict=True):
+        good[part.file.name] += num_documents
         if problem:
             first_bad.setdefault(part.file.name, problem)
     for name, problem in first_bad.items():
@@ -164,55 +169,54 @@ def _check_each_file(parts: list[Part], records: list[dict[str, Any]]) -> None:
 
 def _read_task(task: _ReadTask, tell: Tell = tell_nobody) -> tuple[int, dict[str, Any]]:
     """Write the documents of some parts as tables, and their bad rows; give the first part's number and the counts."""
+    first_part = task.parts[0][0]
+    reading = task.reading
     tables: list[str] = []
-    counts: list[int] = []
-    documents: list[int] = []
-    problems: list[str] = []
+    parts: list[tuple[int, int, str]] = []
     held: list[tuple[int, int, Rows]] = []
-    num_bytes = text_bytes = 0
+    begun = num_bytes = text_bytes = 0
 
     def write_held() -> None:
         nonlocal num_bytes
-        if any(len(rows.texts) for _, _, rows in held):
-            name = f"{task.parts[0][0]:08}-{len(tables):05}"
+        if held:
+            name = f"{first_part:08}-{len(tables):05}"
             _write_tables(task, name, held)
             tables.append(name)
         held.clear()
         num_bytes = 0
 
-    for number, part in task.parts:
-        begun = sum(part.num_bytes for _, part in task.parts[: len(counts)])
-        reading = task.reading
-        found = (
-            table_rows(part, reading.fields, reading.limits)
-            if part.file.kind in TABLES
-            else line_rows(part, reading.fields, reading.limits, lambda n, at=begun: tell(at + n))
-        )
-        first, good, problem = 0, 0, ""
-        with (task.folder / f"{number:08}.bad").open("wb") as bad_file:
+    with (task.folder / f"{first_part:08}.bad").open("wb") as bad_file:
+        for number, part in task.parts:
+            found = (
+                table_rows(part, reading.fields, reading.limits)
+                if part.file.kind in TABLES
+                else line_rows(
+                    part, reading.fields, reading.limits, lambda n, at=begun: tell(at + n)
+                )
+            )
+            first, num_documents, problem = 0, 0, ""
             for rows in found:
                 for bad in rows.bad:
                     problem = problem or bad.detail
-                    line = {"row": first + bad.row, "reason": bad.reason, "detail": bad.detail}
-                    bad_file.write(orjson.dumps(line | _shown(bad.record)) + b"\n")
+                    line = {"part": number, "row": first + bad.row}
+                    line |= {"reason": bad.reason, "detail": bad.detail, **_shown(bad.record)}
+                    bad_file.write(orjson.dumps(line) + b"\n")
                 if held and num_bytes + rows.texts.nbytes > TABLE_BYTES:
                     write_held()
-                held.append((number, first, rows))
-                num_bytes += rows.texts.nbytes
-                text_bytes += pc.sum(pc.binary_length(rows.texts)).as_py() or 0
+                if rows.rows:
+                    held.append((number, first, rows))
+                    num_bytes += rows.texts.nbytes
+                    text_bytes += pc.sum(pc.binary_length(rows.texts)).as_py()
                 first += rows.count
-                good += len(rows.rows)
-        counts.append(first)
-        documents.append(good)
-        problems.append(problem)
+                num_documents += len(rows.rows)
+            parts.append((first, num_documents, problem))
+            begun += part.num_bytes
     write_held()
-    return task.parts[0][0], {
+    return first_part, {
         "tables": tables,
-        "counts": counts,
-        "documents": documents,
-        "problems": problems,
+        "parts": parts,  # rows, documents and the first problem of each
         "text_bytes": text_bytes,
-        "num_bytes": sum(part.num_bytes for _, part in task.parts),
+        "num_bytes": begun,
     }
 
 
@@ -229,32 +233,37 @@ def _write_tables(task: _ReadTask, name: str, held: list[tuple[int, int, Rows]])
         new_table(task.folder / f"{name}.documents", DOCUMENTS) as documents,
         new_table(task.folder / f"{name}.identities", _IDENTITY) as identities,
     ):
-        for part, first, rows in held:
-            count = len(rows.texts)
-            if not count:
-                continue
-            texts = rows.texts.cast(pa.string())
-            numbers = [first + row for row in rows.rows]
-            ids = pa.array([f"{part:012x}{number:020x}" for number in numbers], pa.string())
-            hashes = content_hash(texts)
-            lengths = pc.cast(pc.binary_length(texts), pa.int64())
-            filled = {
-                "id": ids,
-                "text": texts,
-                "source": pa.repeat(SOURCE, count),
-                "domain": pa.repeat(task.reading.domain, count),
-                "content_hash": hashes,
-                "num_bytes": lengths,
-            }
-            empty = {pa.string(): pa.repeat("", count)}
-            zero = {pa.float32(): pa.array(np.zeros(count, np.float32))}
-            columns = [
-                filled[column.name] if column.name in filled else (empty | zero)[column.type]
-                for column in DOCUMENTS
-            ]
-            documents.write_batch(pa.RecordBatch.from_arrays(columns, schema=DOCUMENTS))
-            columns = [ids, pa.array(numbers, pa.int64()), rows.names, hashes]
-            identities.write_batch(pa.RecordBatch.from_arrays(columns, schema=_IDENTITY))
+        begin = num_bytes = 0
+        for end, (_, _, rows) in enumerate(held, start=1):
+            num_bytes += rows.texts.nbytes
+            if num_bytes >= _BATCH_BYTES or end == len(held):
+                batch = _batch(held[begin:end], task.reading.domain)
+                documents.write_batch(batch.select(DOCUMENTS.names).cast(DOCUMENTS))
+                identities.write_batch(batch.select(_IDENTITY.names))
+                begin, num_bytes = end, 0
+
+
+def _batch(held: list[tuple[int, int, Rows]], domain: str) -> pa.RecordBatch:
+    """The columns of both tables."""
+    texts = pa.concat_arrays([rows.texts.cast(pa.string()) for _, _, rows in held])
+    numbers = [first + row for _, first, rows in held for row in rows.rows]
+    parts = [part for part, _, rows in held for _ in rows.rows]
+    ids = [f"{part:012x}{number:020x}" for part, number in zip(parts, numbers, strict=True)]
+    nothing = pa.repeat("", len(texts))
+    zero = pa.repeat(pa.scalar(0.0, pa.float32()), len(texts))
+    columns = {
+        "id": pa.array(ids, pa.string()),
+        "row": pa.array(numbers, pa.int64()),
+        "name": pa.concat_arrays([rows.names for _, _, rows in held]),
+        "text": texts,
+        "source": pa.repeat(SOURCE, len(texts)),
+        "domain": pa.repeat(domain, len(texts)),
+        "content_hash": content_hash(texts),
+        "num_bytes": pc.cast(pc.binary_length(texts), pa.int64()),
+    }
+    for field_ in DOCUMENTS:
+        columns.setdefault(field_.name, zero if field_.type == pa.float32() else nothing)
+    return pa.record_batch(columns)
 
 
 @contextmanager

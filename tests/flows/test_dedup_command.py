@@ -146,7 +146,7 @@ def test_against_a_snapshot(tiny_recipe: Path, gristmill: Callable[..., Any]) ->
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
     """Stopped by a signal: exit code 75, no OUT, no folder, and the same command line then does the work."""
     with (tmp_path / "in.jsonl").open("w") as file:
-        for i in range(60_000):
+        for i in range(20_000):
             file.write(json.dumps({"text": f"{i} {LONG}"}) + "\n")
     arguments = ["dedup", tmp_path / "in.jsonl", "-o", tmp_path / "out.jsonl", "--workers", "1"]
     command = [sys.executable, "-m", "flows.cli", *map(str, arguments)]

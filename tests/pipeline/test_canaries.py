@@ -2,23 +2,38 @@
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import recall
+from pipeline.build import BuildConfig, build
 from pipeline.canaries import Planted, plant
-from pipeline.dedup import REMOVED, DedupConfig, NearDuplicates, NewDocuments, near_duplicates
+from pipeline.dedup import (
+    INHERITS,
+    REMOVED,
+    DedupConfig,
+    NearDuplicates,
+    NewDocuments,
+    near_duplicates,
+)
+from pipeline.filters import QualityConfig
+from pipeline.ingest import ShardConfig
 from pipeline.minhash import sign_documents
 from pipeline.normalize import content_hash
+from pipeline.readers import SourceConfig
 from pipeline.recall_view import found_probability, in_words, recall_picture
-from storage.schema import DOCUMENTS
+from pipeline.tokenizer import TokenizerConfig
+from storage.catalog import resolve
+from storage.lake import Lake
+from storage.schema import DOCUMENTS, EDGES
 
 CONFIG = DedupConfig()
 WORDS = tuple(f"{a}{b}{c}" for a in "bdfgklmnprst" for b in ("a", "ei", "o", "u") for c in "klmnst")
@@ -58,6 +73,24 @@ def look_for(
     signatures = [sign_documents(table, config) for table in documents]
     new = NewDocuments(documents=documents, signatures=signatures, sources=())
     return near_duplicates(new, None, config, probes=planted.probes)
+
+
+def claimed(
+    removed: Mapping[str, str] | None = None, probes: Mapping[str, str] | None = None
+) -> NearDuplicates:
+    """What an engine would say that removes these ids in favour of those."""
+
+    def table(pairs: Mapping[str, str] | None) -> pa.Table:
+        rows = [{"id": i, "duplicate_of": kept, **CLAIM} for i, kept in (pairs or {}).items()]
+        return pa.Table.from_pylist(rows, REMOVED)
+
+    return NearDuplicates(
+        edges=EDGES.empty_table(),
+        removed=table(removed),
+        inherits=INHERITS.empty_table(),
+        probes=table(probes),
+        num_pairs=0,
+    )
 
 
 def figures(tables: Sequence[pa.Table], config: DedupConfig = CONFIG) -> dict[str, Any]:
@@ -115,9 +148,8 @@ def test_figures_depend_on_the_set_of_documents_alone(seed: int, parts: int) -> 
     one, other = plant([documents], CONFIG), plant(tables, CONFIG)
     assert one.truth == other.truth
     assert one.probes.documents[0] == other.probes.documents[0]
-    nothing = SimpleNamespace(removed=REMOVED.empty_table(), probes=REMOVED.empty_table())
-    measured = recall.measure(one, nothing, [documents], CONFIG)  # pyright: ignore[reportArgumentType]
-    assert measured == recall.measure(other, nothing, tables, CONFIG)  # pyright: ignore[reportArgumentType]
+    measured = recall.measure(one, claimed(), [documents], CONFIG)
+    assert measured == recall.measure(other, claimed(), tables, CONFIG)
 
 
 def test_the_engine_finds_what_its_bands_promise() -> None:
@@ -143,8 +175,7 @@ def test_an_engine_that_finds_nothing_is_seen() -> None:
     copies = [f"{text}." for text in documents["text"].to_pylist()]
     tables = [documents, table_of(copies)]
     planted = plant(tables, CONFIG)
-    nothing = SimpleNamespace(removed=REMOVED.empty_table(), probes=REMOVED.empty_table())
-    found = recall.measure(planted, nothing, tables, CONFIG)  # pyright: ignore[reportArgumentType]
+    found = recall.measure(planted, claimed(), tables, CONFIG)
     assert [row["found"] for row in found["planted"]] == [0] * len(found["planted"])
     assert found["sure"]["found"] == found["contained"]["found"] == 0
     assert found["precision"] is None
@@ -160,11 +191,8 @@ def test_an_engine_that_takes_anything_for_a_duplicate_is_seen() -> None:
     documents = corpus(60)
     planted = plant([documents], CONFIG)
     names, ids = planted.truth["id"].to_pylist(), documents["id"].to_pylist()
-    probes = [{"id": name, "duplicate_of": ids[i], **CLAIM} for i, name in enumerate(names)]
-    claims = SimpleNamespace(
-        removed=REMOVED.empty_table(), probes=pa.Table.from_pylist(probes, REMOVED)
-    )
-    found = recall.measure(planted, claims, [documents], CONFIG)  # pyright: ignore[reportArgumentType]
+    claims = claimed(probes=dict(zip(names, ids, strict=False)))
+    found = recall.measure(planted, claims, [documents], CONFIG)
     assert found["below_threshold"]["wrongly_found"] > 0
     assert found["precision"] < 0.2
 
@@ -175,18 +203,12 @@ def test_a_removed_original_is_stood_for_by_what_was_kept() -> None:
     planted = plant([documents], CONFIG)
     ids = documents["id"].to_pylist()
     longer = table_of([f"{text} and some more" for text in documents["text"].to_pylist()])
-    rows = [
-        {"id": one, "duplicate_of": other, **CLAIM}
-        for one, other in zip(ids, longer["id"].to_pylist(), strict=True)
-    ]
-    nothing = SimpleNamespace(
-        removed=pa.Table.from_pylist(rows, REMOVED), probes=REMOVED.empty_table()
-    )
-    both = recall.measure(planted, nothing, [documents, longer], CONFIG)  # pyright: ignore[reportArgumentType]
+    claims = claimed(removed=dict(zip(ids, longer["id"].to_pylist(), strict=True)))
+    both = recall.measure(planted, claims, [documents, longer], CONFIG)
     assert both["left_out"] == 0
     assert both["sure"]["planted"] > 0
     assert max(row["jaccard"] for row in both["planted"]) < 1
-    alone = recall.measure(planted, nothing, [documents], CONFIG)  # pyright: ignore[reportArgumentType]
+    alone = recall.measure(planted, claims, [documents], CONFIG)
     assert alone["left_out"] == len(planted.truth)
     assert alone["planted"] == []
 
@@ -228,3 +250,31 @@ def test_probability_of_the_bands() -> None:
 def test_upper_bound_of_a_count(count: int, bound: float) -> None:
     """The exact 95 % limits of a Poisson mean (Garwood 1936)."""
     assert recall._poisson_bound(count) == pytest.approx(bound, abs=0.001)
+
+
+def test_a_build_tells_what_it_found_and_publishes_no_canary(tmp_path: Path) -> None:
+    """The figures stand in the manifest, the same for any split into parts, and a gate looks at them."""
+    texts = corpus(60).filter(pc.equal(corpus(60)["domain"], "web"))["text"].to_pylist()
+    for number, text in enumerate(texts):
+        (tmp_path / f"{number:02}.txt").write_text(text, "utf8")
+    found = []
+    for size in (1 << 20, 1 << 14):
+        config = BuildConfig(
+            name="measured",
+            sources=(SourceConfig(path="*.txt", name="texts", domain="books", license="CC0-1.0"),),
+            quality=QualityConfig(enabled=False),
+            tokenizer=TokenizerConfig(vocab_size=400),
+            shards=ShardConfig(input_bytes=size),
+        )
+        lake = Lake.open(tmp_path / f"lake{size}")
+        result = build(config, lake, root=tmp_path)
+        assert result.documents["read"] == result.documents["kept"] == len(texts)
+        shown = resolve(lake, "measured")
+        rows = [row for shard in shown.shards("documents") for row in shown.open(shard).to_pylist()]
+        assert sorted(row["text"] for row in rows) == sorted(texts)
+        found.append(result.manifest.summary["recall"])
+        assert result.manifest.gates[-1]["name"] == "planted duplicates found"
+        assert result.manifest.gates[-1]["value"] == 1
+    assert found[0] == found[1]
+    assert found[0]["sure"]["planted"] >= 20
+    assert found[0]["precision"] == 1

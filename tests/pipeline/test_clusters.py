@@ -302,16 +302,19 @@ def test_ctrl_c_leaves_the_cluster_that_we_joined(given: tuple[str, str], tmp_pa
     with waiting(folder, kind, address) as parent:
         parent.send_signal(signal.SIGINT)
         parent.wait(30)
-    if kind == "dask":  # which cannot stop a task: its workers are still at it
-        for file in folder.iterdir():
-            os.kill(int(file.name), signal.SIGKILL)
     script = (
+        "import os, signal, sys\n"
         "from pipeline.executor import Executor\n"
         "from tests.pipeline.test_clusters import square\n"
-        f"print(sorted(Executor(kind={kind!r}, address={address!r}).map(square, [1, 2, 3])))\n"
+        f"with Executor(kind={kind!r}, address={address!r}).ready() as executor:\n"
+        "    for pid in sys.argv[1:]:\n"
+        "        os.kill(int(pid), signal.SIGKILL)\n"
+        "    print(sorted(executor.map(square, [1, 2, 3])))\n"
     )
+    # Dask cannot stop a task, so its workers are still at it while the next one connects.
+    busy = [file.name for file in folder.iterdir()] if kind == "dask" else []
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=240
+        [sys.executable, "-c", script, *busy], cwd=ROOT, capture_output=True, text=True, timeout=240
     )
     assert done.stdout == "[1, 4, 9]\n", done.stderr
 
