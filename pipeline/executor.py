@@ -82,6 +82,11 @@ class Executor:
         """Whether everything runs in this process."""
         return not self._is_cluster and (self.workers or 1) == 1
 
+    @property
+    def is_local(self) -> bool:
+        """Whether everything runs on this machine, and so reads the files that this process writes anywhere."""
+        return not self.address
+
     @contextmanager
     def ready(self, lake: Lake | None = None, *folders: Path) -> Iterator["Executor"]:
         """An executor whose `map`s share one connection to the cluster, until the block ends.
@@ -123,7 +128,7 @@ def _map_on_cluster(
     function: Callable[[Item], Result],
     items: Sequence[Item],
 ) -> Iterator[Result]:
-    todo, pending = iter(items), set()
+    todo, left, pending = iter(items), len(items), set()
     last_seen = time.monotonic()
     try:
         while True:
@@ -131,7 +136,8 @@ def _map_on_cluster(
             limit = min(TASKS_PER_SLOT * slots, at_a_time or len(items))
             for item in islice(todo, max(limit - len(pending), 0)):
                 pending.add(cluster.submit(pack_task(function, item)))
-            if not pending and slots:
+                left -= 1
+            if not pending and not left:
                 return
             finished = cluster.finished(pending, POLL_S) if pending else []
             for future in finished:
