@@ -117,6 +117,10 @@ def _settings(overrides: Sequence[str]) -> tuple[DedupConfig, ReadLimits]:
             f'name = "dedup"\nread.max_document_bytes = {MAX_LINE_BYTES}\n[[sources]]\npath = "."\n'
         )
         recipe = load_recipe(str(path), overrides)
+    if recipe.build.dedup.policy != "append":
+        raise ConfigError(
+            f"--set dedup.policy={recipe.build.dedup.policy}: has no effect here, where nothing is published; take it out"
+        )
     return recipe.build.dedup, recipe.build.read
 
 

@@ -107,7 +107,9 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "exact_duplicates",
         "Find exact copies",
-        lambda p, ex, pr: ingest.find_exact_duplicates(p.workspace, p.parent, _source_names(p), pr),
+        lambda p, ex, pr: ingest.find_exact_duplicates(
+            p.workspace, p.parent, _source_names(p), p.config.dedup.policy, pr
+        ),
     ),
     Stage(
         "filter",

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.minhash import Hashes, kernels, read_signatures, write_band_keys
-from pipeline.runs import BandRun, Rows, find_keys
+from pipeline.runs import BandRun, Published, Rows, find_keys
 from storage.errors import GristmillError
 
 
@@ -39,7 +39,7 @@ class Keys:
 
 @dataclass(frozen=True)
 class Meetings:
-    """Published documents that share a band key with new ones, an entry for each such key of each; ascending by rows."""
+    """Published documents that share a key with new ones, an entry for each such key of each; ascending by rows."""
 
     keys: Hashes
     rows: Rows
@@ -56,6 +56,11 @@ class Clusters:
     """Nodes by cluster, and by priority within each."""
     ends: Rows
     """Cluster c has nodes[ends[c] : ends[c + 1]]."""
+
+    def sorted_by(self, priority: Rows) -> "Clusters":
+        """The same clusters, with the nodes of each by their `priority`, the lowest first."""
+        owners = np.repeat(np.arange(len(self.ends) - 1), np.diff(self.ends))
+        return Clusters(self.nodes[np.lexsort((priority[self.nodes], owners))], self.ends)
 
 
 def rows_of_ids(ids: pa.ChunkedArray, signatures: Sequence[pa.Table]) -> Rows | None:
@@ -114,6 +119,17 @@ def meet(keys: Keys, runs: Sequence[BandRun], at_most: int) -> Meetings:
         for run in runs:
             rows, owners = find_keys(run, band, wanted, at_most)
             parts.append(Meetings(wanted[owners], rows, nodes[owners]))
+    return _join(parts)
+
+
+def meet_copies(meetings: Meetings, content: Hashes, published: Published) -> Meetings:
+    """Add the published documents that have a new one's content hash; `content` has shape (documents, 2)."""
+    wanted, nodes = np.unique(content, axis=0, return_index=True)
+    rows, owners = published.copies(wanted)
+    return _join([meetings, Meetings(wanted[owners, 0], rows, nodes[owners])])
+
+
+def _join(parts: Sequence[Meetings]) -> Meetings:
     rows = np.concatenate([part.rows for part in parts])
     order = np.argsort(rows, kind="stable")
     return Meetings(

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from pipeline.filters import QualityConfig, judge_quality
 from pipeline.language import LanguageConfig, identify_language, judge_language
 from pipeline.minhash import sign_documents
 from pipeline.pii import PiiConfig, redact_pii
+from pipeline.rebuild import duplicates_of, rebuild
 from pipeline.recall import measure
 from pipeline.runs import Published
 from pipeline.stage import Progress, Workspace, run_tasks
@@ -172,22 +173,39 @@ def _near_task(
     new = NewDocuments(documents=documents, signatures=signatures, sources=sources)
     published = Published.of(parent) if parent is not None else None
     planted = plant(documents, config, sources)
-    found = near_duplicates(
-        new,
-        published,
-        config,
-        probes=planted.probes,
-        folder=workspace.scratch("near"),
-        executor=executor,
-    )
+    options: dict[str, Any] = {"probes": planted.probes, "folder": workspace.scratch("near")}
+    options["executor"] = executor
+    if parent is None or published is None or config.policy == "append":
+        found, again = near_duplicates(new, published, config, **options), []
+    else:
+        rebuilt = rebuild(new, published, partial(duplicates_of, parent), config, **options)
+        found, again = rebuilt.found, rebuilt.again
+        for number, tables in enumerate(zip(again, rebuilt.signatures, strict=True)):
+            _write_again(workspace, number, *tables)
     workspace.write_table("near/edges", found.edges)
     workspace.write_table("near/removed", found.removed)
     workspace.write_table("near/inherits", found.inherits)
     count = sum(len(table) for table in documents)
+    removed = found.removed["id"].combine_chunks()
+    again_removed = sum(pc.sum(pc.is_in(table["id"], removed)).as_py() or 0 for table in again)
     return {
         "documents": count,
-        "duplicate": len(found.removed),
+        "duplicate": len(found.removed) - again_removed,
         "edges": len(found.edges),
         "pairs": found.num_pairs,
-        "recall": measure(planted, found, documents, config),
+        "again": len(again),
+        "recall": measure(planted, found, [*documents, *again], config),
     }
+
+
+def _write_again(workspace: Workspace, number: int, table: pa.Table, signatures: pa.Table) -> None:
+    """Write a part of documents that compete again: as if they were new, and what they were before."""
+    documents = table.select(DOCUMENTS.names)
+    column = DOCUMENTS.get_field_index("split")
+    blank = pa.array([""] * len(table), pa.string())
+    workspace.write_table(
+        f"near/again-{number:05}", documents.set_column(column, DOCUMENTS.field(column), blank)
+    )
+    workspace.write_table(f"near/again-{number:05}-signatures", signatures)
+    before = table.select(["id", "content_hash", "duplicate_of"])
+    workspace.write_table(f"near/again-{number:05}-before", before)

@@ -3,15 +3,16 @@
 The kept set is the lexicographically-first maximal independent set of the verified graph by a total priority: published
 documents first, then the longest (in shingles), the recipe's order of sources, content hash, id. So every removed
 document names a kept one that it duplicates, no two kept ones are duplicates, nothing is removed through a chain, and
-the order of input, batches and shards does not matter.
+the order of input, batches and shards does not matter. With the policy "rebuild" (`rebuild.py`) published documents
+have no precedence, and so it does not matter either what came in which build.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,7 @@ from pipeline.candidates import (
     find_clusters,
     make_keys,
     meet,
+    meet_copies,
     rows_of_ids,
 )
 from pipeline.executor import Executor
@@ -45,6 +47,8 @@ from pipeline.similarity import (
 from pipeline.stage import Progress, no_progress
 from storage.errors import ConfigError
 from storage.schema import DOCUMENTS, EDGES
+
+Policy = Literal["append", "rebuild"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +74,9 @@ class DedupConfig:
     hash: Hash = "mix"
     """What shingles are hashed with for signatures: "mix" is fast; "sha1" gives the signatures of datasketch's defaults,
     at a fifth of the speed. Duplicates are verified exactly with either. All snapshots of a corpus must have the same."""
-    policy: Literal["append"] = "append"
-    """What is published stays: a new document never displaces an old one."""
+    policy: Policy = "append"
+    """"append": what is published stays, a new document never displaces an old one. "rebuild": what is kept is what one
+    build of everything would keep, so a new document may displace published ones, and others come back for them."""
 
     def __post_init__(self) -> None:
         for name in ("threshold", "containment"):
@@ -84,6 +89,13 @@ class DedupConfig:
                 raise ConfigError(f"dedup.{name}: expected 1 to 1000, got {getattr(self, name)}")
         if self.hash not in get_args(Hash):
             raise ConfigError(f"dedup.hash: expected mix or sha1, got {self.hash!r}")
+        if self.policy not in get_args(Policy):
+            raise ConfigError(f"dedup.policy: expected append or rebuild, got {self.policy!r}")
+        if self.policy == "rebuild" and not self.enabled:
+            raise ConfigError(
+                'dedup.policy: expected "append" where dedup.enabled is false, got "rebuild"; '
+                "without near-duplicates there is nothing to decide anew"
+            )
         if self.bands * self.rows > NUM_PERM:
             raise ConfigError(
                 f"dedup.bands x dedup.rows: expected at most {NUM_PERM} (values of a signature), "
@@ -110,7 +122,9 @@ class NearDuplicates:
     edges: pa.Table
     """EDGES: the verified pairs of each new document with kept documents that go before it."""
     removed: pa.Table
-    """REMOVED; rule is "near_duplicate" (Jaccard), "contained" or "exact" (equal content hash)."""
+    """REMOVED: new documents; rule is "near_duplicate" (Jaccard), "contained" or "exact" (equal content hash)."""
+    displaced: pa.Array
+    """Numbers of the published documents that go, ascending; none with the policy "append"."""
     inherits: pa.Table
     """INHERITS: new documents that are kept although they contain a published one, whose split they must share."""
     probes: pa.Table
@@ -184,7 +198,7 @@ def near_duplicates(
 ) -> NearDuplicates:
     """Decide which new documents go because they nearly equal, or lie within, one that stays.
 
-    Candidates share a band (or, among new documents, their content hash). A candidate pair is a duplicate if the exact
+    Candidates share a band (or, among new documents, their content hash; with the policy "rebuild" among all). A candidate pair is a duplicate if the exact
     Jaccard similarity of its shingle sets reaches `threshold`; or if `containment` of the shorter one's n-grams lie in
     the longer one, and then only the shorter may go. `probes` come after all others, and are only compared with what is
     kept. Files of the work, the texts for other processes among them, lie in a folder inside `folder` and go at the end.
@@ -198,6 +212,7 @@ def near_duplicates(
         return NearDuplicates(
             edges=EDGES.empty_table(),
             removed=nothing,
+            displaced=pa.array([], pa.int64()),
             inherits=INHERITS.empty_table(),
             probes=nothing,
             num_pairs=0,
@@ -238,10 +253,12 @@ def _settle_file(task: tuple[Path, int, DedupConfig]) -> tuple[int, Edges]:
 
 @dataclass(frozen=True)
 class _Corpus:
-    """All documents that may take part, as nodes by priority: published ones, then new ones, then probes."""
+    """All documents that may take part, as nodes: published ones, then new ones, then probes."""
 
     published: Rows
-    """Numbers, in the runs, of the published documents that share a band with a new one; ascending."""
+    """Numbers, in the runs, of the published documents that share a key with a new one; ascending."""
+    is_fixed: bool
+    """Whether published documents stay whatever comes."""
     num_new: int
     rows: Rows
     """Row of each node in `texts` and `ids`."""
@@ -285,7 +302,8 @@ class _Corpus:
         data, begins, codes = self.texts.gather(self.rows[nodes], buffer)
         keys, key_ends = self._keys_of(nodes)
         roles = np.full(len(nodes), NEW, np.uint8)
-        roles[nodes < len(self.published)] = PUBLISHED
+        if self.is_fixed:
+            roles[nodes < len(self.published)] = PUBLISHED
         roles[nodes >= self.first_probe] = PROBE
         return Slice(
             data=data,
@@ -324,13 +342,15 @@ class _Corpus:
 def _gather(
     groups: Sequence[NewDocuments], published: Published | None, config: DedupConfig, scratch: Path
 ) -> _Corpus:
-    """Number the documents by priority and find the clusters."""
+    """Number the documents and find the clusters."""
     orders, places = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    lengths = [np.empty(0, np.int64)]
     start = 0
     for group in groups:
-        order, place = _prioritize(group)
+        order, place, num_shingles = _prioritize(group)
         orders.append(order + start)
         places.append(np.where(place < 0, place, place + start))
+        lengths.append(num_shingles[order])
         start += len(order)
         for number, table in enumerate(group.signatures):
             check_signatures(table.schema, config, f"near-duplicates: signatures, table {number}")
@@ -345,12 +365,16 @@ def _gather(
         config.rows,
         scratch / "keys.npy",
     )
+    is_fixed = config.policy == "append"
     meetings = meet(keys, published.runs(config) if published else (), MAX_MEMBERS)
+    if published is not None and not is_fixed:
+        meetings = meet_copies(meetings, content, published)
     numbers = np.unique(meetings.rows)
     old = _fetch(published, numbers, scratch / "published.arrow")
     everything = [*old, *documents]
-    return _Corpus(
+    corpus = _Corpus(
         published=numbers,
+        is_fixed=is_fixed,
         num_new=sum(map(len, groups[0].documents)),
         rows=np.concatenate([np.arange(len(numbers)), order + len(numbers)]),
         content=np.concatenate([hex_words(_column(old, "content_hash")), content]),
@@ -361,10 +385,23 @@ def _gather(
         meetings=meetings,
         clusters=find_clusters(keys, meetings, numbers),
     )
+    if is_fixed or published is None or not len(numbers):
+        return corpus
+    competing = np.concatenate([published.num_shingles(numbers), lengths[1]])
+    sources = pc.take(_column(everything, "source"), pa.array(corpus.rows[: corpus.first_probe]))
+    by = _priority(
+        competing,
+        _ranks(sources, groups[0].sources),
+        corpus.content[: corpus.first_probe],
+        hex_words(_ids(corpus, np.arange(corpus.first_probe))),
+    )
+    priority = np.arange(len(corpus.rows))  # probes stay behind
+    priority[np.lexsort(by)] = np.arange(corpus.first_probe)
+    return replace(corpus, clusters=corpus.clusters.sorted_by(priority))
 
 
-def _prioritize(group: NewDocuments) -> tuple[Rows, Rows]:
-    """Rows of the documents by priority: longest, source rank, content hash, id. And the place of each signature's row in it."""
+def _prioritize(group: NewDocuments) -> tuple[Rows, Rows, Rows]:
+    """Rows of the documents by priority, the place of each signature's row in it, and each document's number of shingles."""
     ids = _column(group.documents, "id")
     rows = rows_of_ids(ids, group.signatures)
     lengths = [table["num_shingles"].to_numpy() for table in group.signatures]
@@ -372,23 +409,30 @@ def _prioritize(group: NewDocuments) -> tuple[Rows, Rows]:
     num_signed = len(num_shingles)
     if rows is not None:
         num_shingles = num_shingles[rows]
-    sources = _column(group.documents, "source")
-    ranks = pc.fill_null(
-        pc.index_in(sources, pa.array(group.sources, pa.string())), len(group.sources)
-    )
-    hashes, names = hex_words(_column(group.documents, "content_hash")), hex_words(ids)
-    by = [names[:, 1], names[:, 0], hashes[:, 1], hashes[:, 0], ranks.to_numpy(), -num_shingles]
-    order = np.lexsort(by)
+    ranks = _ranks(_column(group.documents, "source"), group.sources)
+    hashes = hex_words(_column(group.documents, "content_hash"))
+    order = np.lexsort(_priority(num_shingles, ranks, hashes, hex_words(ids)))
     places = np.full(num_signed, -1)  # a signature that belongs to none of the documents has none
     places[order if rows is None else rows[order]] = np.arange(len(order))
-    return order, places
+    return order, places, num_shingles
+
+
+def _priority(num_shingles: Rows, ranks: Rows, hashes: Hashes, ids: Hashes) -> list[NDArray[Any]]:
+    """The keys to sort documents by, the last one first: longest, source rank, content hash, id."""
+    return [ids[:, 1], ids[:, 0], hashes[:, 1], hashes[:, 0], ranks, -num_shingles]
+
+
+def _ranks(column: pa.ChunkedArray, sources: Sequence[str]) -> Rows:
+    """Place of each document's source in the recipe; behind all others if it is not there any more."""
+    ranks = pc.index_in(column, pa.array(sources, pa.string()))
+    return pc.fill_null(ranks, len(sources)).to_numpy()
 
 
 def _fetch(published: Published | None, numbers: Rows, file: Path) -> list[pa.Table]:
     """Published documents by number, memory-mapped: unpacked once, for many slices."""
     if published is None or not len(numbers):
         return []
-    columns = ["id", "text", "domain", "content_hash", "split"]
+    columns = ["id", "text", "source", "domain", "content_hash", "split"]
     schema = pa.schema([DOCUMENTS.field(name) for name in columns])
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for table in published.documents(numbers):
@@ -406,6 +450,7 @@ def _results(corpus: _Corpus, edges: Edges) -> NearDuplicates:
     is_probe = edges.second >= corpus.first_probe
     is_kept = np.ones(len(corpus.rows), np.bool_)
     is_kept[edges.second[edges.decides]] = False
+    is_old = edges.second < len(corpus.published)
     pairs = edges.filter(~is_probe)
     one, other = _ids(corpus, pairs.first), _ids(corpus, pairs.second)
     is_ordered = pc.less(one, other)
@@ -424,7 +469,8 @@ def _results(corpus: _Corpus, edges: Edges) -> NearDuplicates:
     inherits = inherits.filter(order[leading])
     return NearDuplicates(
         edges=pa.Table.from_arrays(columns, schema=EDGES).sort_by(by_ids),
-        removed=_removed(corpus, edges.filter(edges.decides & ~is_probe)),
+        removed=_removed(corpus, edges.filter(edges.decides & ~is_old & ~is_probe)),
+        displaced=pa.array(np.sort(corpus.published[edges.second[edges.decides & is_old]])),
         inherits=pa.Table.from_arrays(
             [
                 _ids(corpus, inherits.second),

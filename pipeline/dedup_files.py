@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -112,8 +112,9 @@ def dedup_files(
         with _timed(seconds, "near_duplicates"):
             new = NewDocuments(documents=documents, signatures=signatures, sources=[SOURCE])
             published = Published.of(work.against) if work.against is not None else None
+            config = replace(work.config, policy="append")  # nothing leaves the snapshot
             near = near_duplicates(
-                new, published, work.config, progress, folder=folder, executor=executor
+                new, published, config, progress, folder=folder, executor=executor
             )
         found = Found(
             files=[part.file for part in parts],

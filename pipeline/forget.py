@@ -24,16 +24,17 @@ from pipeline.dedup import DedupConfig
 from pipeline.display import plural
 from pipeline.executor import Executor
 from pipeline.mixture import MixConfig
+from pipeline.rebuild import duplicates_of
 from pipeline.selection import Selection
-from pipeline.shards import SPLITS
 from pipeline.stage import Progress, Workspace, no_progress, run_tasks
 from pipeline.tokenizer import TokenizerConfig
 from storage.catalog import read_manifest, versions
 from storage.errors import NotFoundError
 from storage.lake import Lake
-from storage.schema import CHANGES, DOCUMENTS, DUPLICATES, FATES, TOMBSTONES
+from storage.schema import CHANGES, DOCUMENTS, FATES
 from storage.shard import Shard, write_shard
 from storage.snapshot import Manifest, Snapshot, commit_snapshot
+from storage.tombstones import tombstones_of
 
 logger = logging.getLogger(__name__)
 
@@ -136,14 +137,8 @@ def forget(
 def _candidates_task(workspace: Workspace, _name: str, plan: Plan) -> dict[str, Any]:
     """Copy out the stored near-duplicates of what is forgotten."""
     gone = plan.selection.documents["id"].combine_chunks()
-    found = []
-    for shard in plan.parent.shards("duplicates"):
-        table = plan.parent.open(shard)
-        competes = pc.and_(
-            pc.is_in(table["duplicate_of"], gone), pc.invert(pc.is_in(table["id"], gone))
-        )
-        found.append(table.filter(competes))
-    candidates = ledger.concat(found, DUPLICATES).sort_by("id")
+    candidates = duplicates_of(plan.parent, gone)
+    candidates = candidates.filter(pc.invert(pc.is_in(candidates["id"], gone)))
     workspace.write_table("candidates/rows", candidates)
     return {"documents": len(candidates), "parts": -(-len(candidates) // CANDIDATES_PER_PART)}
 
@@ -158,11 +153,8 @@ def _part_task(workspace: Workspace, name: str, _nothing: None) -> dict[str, Any
 def _tombstones_task(workspace: Workspace, _name: str, plan: Plan) -> dict[str, Any]:
     """The rows that no longer count: of what is forgotten, and of candidates, which are written anew."""
     gone, candidates = plan.selection.documents, workspace.read_table("candidates/rows")
-    tables = [
-        pa.table({"id": t["id"], "content_hash": t["content_hash"], "reason": [reason] * len(t)})
-        for t, reason in ((gone, "forgotten"), (candidates, "displaced"))
-    ]
-    stones = ledger.concat(tables, TOMBSTONES).sort_by("id")
+    tables = [tombstones_of(gone, "forgotten"), tombstones_of(candidates, "displaced")]
+    stones = pa.concat_tables(tables).sort_by("id")
     path = f"{workspace.data}/tombstones-00000.arrow"
     shard = write_shard(workspace.lake, path, stones, version=plan.version)
     return {"shards": [asdict(shard)]}
@@ -218,21 +210,15 @@ def _changes_task(workspace: Workspace, _name: str, plan: Plan) -> dict[str, Any
     rows, restored = [], []
     for old in touched.sort_by("id").to_pylist():
         identity = {name: old[name] for name in ledger.IDENTITY.names}
-        judged = old["copy_of"] or old["id"]  # an exact copy shares what befell its original
         if old["id"] in why:
             new = {"fate": "forgotten", "stage": "forget", "rule": why[old["id"]]}
-        elif judged in removed:
-            found = removed[judged]
-            new = {name: found[name] for name in ("duplicate_of", "similarity", "rule")}
-            new |= {"fate": "duplicate", "stage": "near_duplicates", "copy_of": old["copy_of"]}
-        elif old["copy_of"]:
-            new = {"fate": "duplicate", "stage": "exact_duplicates", "rule": "exact"}
-            new |= {"duplicate_of": judged, "similarity": 1.0}
-        else:
-            new = {"fate": "kept"}
+            rows.append(blank | identity | new)
+            continue
+        original = old["copy_of"] or old["id"]  # an exact copy shares what befell it
+        rows.append(ledger.changed(old, original, removed.get(original)))
+        if rows[-1]["fate"] == "kept":
             represented = in_place_of[old["id"]]
             restored.append({"id": old["id"], "uri": old["uri"], "in_place_of": represented})
-        rows.append(blank | identity | new)
     changes = pa.Table.from_pylist(rows, CHANGES)
     lake, data, version = workspace.lake, workspace.data, plan.version
     shards = [
@@ -259,7 +245,8 @@ def _manifest(plan: Plan, start: float) -> Manifest:
     restored = workspace.records("fates")[0]["restored"]
     config = MixConfig(**before.recipe["mix"])
     added = publish.new_domains(workspace)
-    summary = publish.summarize_change(before.summary, _figures_of(plan), added, config)
+    gone = publish.figures_of(plan.parent, plan.selection.documents["id"].combine_chunks())
+    summary = publish.summarize_change(before.summary, gone, added, config)
     competed = workspace.records("candidates")[0]["documents"]
     model = f"{workspace.data}/tokenizer.model"
     return replace(
@@ -288,24 +275,6 @@ def _manifest(plan: Plan, start: float) -> Manifest:
 def _sentence(num_forgotten: int, num_restored: int) -> str:
     back = f"; {num_restored:,} came back in their place" if num_restored else ""
     return f"this snapshot read nothing: {plural(num_forgotten, 'document')} were forgotten{back}"
-
-
-def _figures_of(plan: Plan) -> dict[str, dict[str, Any]]:
-    """Figures by domain of the kept documents that are forgotten."""
-    parent, gone = plan.parent, plan.selection.documents["id"].combine_chunks()
-
-    def rows(kind: str, split: str | None, columns: list[str]) -> pa.Table:
-        tables = []
-        for shard in parent.shards(kind, split=split):
-            table = parent.open(shard).select(columns)
-            tables.append(table.filter(pc.is_in(table["id"], gone)))
-        return pa.concat_tables(tables) if tables else pa.table({})
-
-    columns = [name for name in DOCUMENTS.names if name not in ("text", "uri", "source")]
-    documents = rows("documents", None, columns)
-    tokens = {split: rows("tokens", split, ["id", "domain", "tokens"]) for split in SPLITS}
-    tokens = {split: table for split, table in tokens.items() if len(table)}
-    return publish.figures(documents, tokens) if len(documents) else {}
 
 
 def _concat(tables: Iterator[pa.Table], schema: pa.Schema, columns: list[str]) -> pa.Table:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import ledger
-from pipeline.dedup import exact_duplicates
+from pipeline.dedup import Policy, exact_duplicates
 from pipeline.executor import Executor
 from pipeline.normalize import NormalizeConfig, content_hash, normalize
 from pipeline.readers import FoundInput, ReadLimits, SourceConfig, read_input
@@ -87,14 +87,21 @@ def read_documents(
 
 
 def find_exact_duplicates(
-    workspace: Workspace, parent: Snapshot | None, sources: Sequence[str], progress: Progress
+    workspace: Workspace,
+    parent: Snapshot | None,
+    sources: Sequence[str],
+    policy: Policy,
+    progress: Progress,
 ) -> dict[str, int]:
     """Stage 2: documents whose white-space-normalised text was seen before, here or in an earlier snapshot.
 
     Those whose text was forgotten are taken out too: with `forget` a text is gone for good, not until it comes again.
     `sources` are the names of the recipe's sources: of equal texts, the one of the earliest source stays.
+
+    With the policy "rebuild" only texts go that equal another new one byte for byte: whatever judges the one judges the
+    other alike, so that nothing depends on what came together. Near-duplicates take care of all other copies.
     """
-    tasks = [("all", (parent, tuple(sources)))]
+    tasks = [("all", (parent, tuple(sources), policy))]
     records = run_tasks(workspace, "exact", tasks, _exact_task, Executor(), progress, "steps")
     return {"documents": records[0]["documents"], "duplicate": records[0]["duplicate"]}
 
@@ -217,9 +224,9 @@ def document_id(item: NewInput, uri: str) -> str:
 
 
 def _exact_task(
-    workspace: Workspace, _name: str, argument: tuple[Snapshot | None, tuple[str, ...]]
+    workspace: Workspace, _name: str, argument: tuple[Snapshot | None, tuple[str, ...], Policy]
 ) -> dict[str, Any]:
-    parent, sources = argument
+    parent, sources, policy = argument
     columns = ["id", "content_hash", "domain", "source"]
     keys = ledger.concat(
         (workspace.read_table(part).select(columns) for part in parts(workspace)), _KEYS
@@ -228,9 +235,13 @@ def _exact_task(
     keys = keys.drop_columns(["source"]).append_column("source_rank", ranks)
     published, blocked = None, keys.slice(0, 0)
     if parent is not None:
-        published = published_copies(parent, keys["content_hash"])
         blocked = _blocked(keys, parent.forgotten())
-        keys = keys.filter(pc.invert(pc.is_in(keys["id"], blocked["id"].combine_chunks())))
+        if policy == "append":
+            published = published_copies(parent, keys["content_hash"])
+    if policy == "rebuild":
+        column = keys.schema.get_field_index("content_hash")
+        keys = keys.set_column(column, "content_hash", _text_hashes(workspace))
+    keys = keys.filter(pc.invert(pc.is_in(keys["id"], blocked["id"].combine_chunks())))
     removed = exact_duplicates(keys, published)
     workspace.write_table("exact/removed", removed)
     workspace.write_table("exact/blocked", blocked.select(["id"]))
@@ -239,6 +250,17 @@ def _exact_task(
         "duplicate": len(removed),
         "forgotten": len(blocked),
     }
+
+
+def _text_hashes(workspace: Workspace) -> pa.Array:
+    """BLAKE2b-128 of every text as it is, white space too, in the order of `parts`."""
+    hashes = [
+        blake2b(text.encode(), digest_size=16).hexdigest()
+        for part in parts(workspace)
+        for batch in workspace.read_table(part).select(["text"]).to_batches()
+        for text in batch["text"].to_pylist()
+    ]
+    return pa.array(hashes, pa.string())
 
 
 def _blocked(keys: pa.Table, forgotten: pa.Table) -> pa.Table:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.errors import GristmillError
-from storage.schema import FATES, FATES_IN_ORDER, REJECTS
+from storage.schema import CHANGES, FATES, FATES_IN_ORDER, REJECTS
 
 IDENTITY = pa.schema([FATES.field(name) for name in ("id", "uri", "source", "domain")])
 """What is remembered of each document that was read."""
@@ -104,6 +104,47 @@ def settle(
     if settled["fate"].to_pylist().count("kept") != len(read) - len(fates):
         raise GristmillError("a fate was given to a document that was never read; this is a bug")
     return settled
+
+
+def change(fates: Iterable[pa.Table], again: pa.Array, removed: pa.Table) -> pa.Table:
+    """New fates of the documents with the ids `again`, which were decided anew, and of their exact copies: CHANGES.
+
+    `fates` are those that held, `removed` has (id, duplicate_of, similarity, rule) of those that go now; the others of
+    `again` are kept. Rows that say the same as before are left out; the others come by id.
+    """
+    found = {row["id"]: row for row in removed.to_pylist()}
+    rows = []
+    for table in fates:
+        judged = judged_ids(table)
+        touched = pc.is_in(judged, value_set=again)
+        originals = judged.filter(touched).to_pylist()
+        for old, original in zip(table.filter(touched).to_pylist(), originals, strict=True):
+            new = changed(old, original, found.get(original))
+            if new != old:
+                rows.append(new)
+    return pa.Table.from_pylist(rows, CHANGES).sort_by("id")
+
+
+def changed(row: dict[str, Any], original: str, removed: dict[str, Any] | None) -> dict[str, Any]:
+    """The fate of a document whose `original` (see `judged_ids`) was decided anew: removed as it says, or kept."""
+    new = dict.fromkeys(FATES.names) | {name: row[name] for name in IDENTITY.names}
+    if removed is not None:
+        new |= {name: removed[name] for name in ("duplicate_of", "similarity", "rule")}
+        new |= {"fate": "duplicate", "stage": "near_duplicates"}
+        return new | {"copy_of": original if original != row["id"] else None}
+    if original != row["id"]:
+        new |= {"fate": "duplicate", "stage": "exact_duplicates", "rule": "exact"}
+        return new | {"duplicate_of": original, "similarity": 1.0}
+    return new | {"fate": "kept"}
+
+
+def judged_ids(fates: pa.Table) -> pa.ChunkedArray:
+    """Of each fate, the document that was judged: an exact copy shares what befalls its original."""
+    is_copy = pc.and_(
+        pc.equal(fates["fate"], "duplicate"), pc.equal(fates["stage"], "exact_duplicates")
+    )
+    original = pc.if_else(pc.fill_null(is_copy, False), fates["duplicate_of"], fates["id"])
+    return pc.coalesce(fates["copy_of"], original)
 
 
 def funnel(fates: pa.Table) -> dict[str, dict[str, int]]:

@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,13 +14,14 @@ from pipeline.dedup import DedupConfig
 from pipeline.executor import Executor
 from pipeline.mixture import MixConfig, mix
 from pipeline.runs import next_runs
-from pipeline.shards import SplitConfig, assign_splits, encode_shard
+from pipeline.shards import SPLITS, SplitConfig, assign_splits, encode_shard
 from pipeline.stage import Progress, Workspace, run_tasks, total_counts
 from pipeline.tokenizer import TokenizerConfig, train_tokenizer
 from storage.errors import InputError
 from storage.schema import DOCUMENTS, DUPLICATES, FATES, REJECTS
 from storage.shard import Shard, write_shard
 from storage.snapshot import Snapshot
+from storage.tombstones import tombstones_of
 
 FATES_PER_SHARD = 1_000_000
 TOXICITY_EDGES = tuple(number / 10 for number in range(11))
@@ -55,16 +57,35 @@ def write_shards(
     workspace: Workspace, version: int, executor: Executor, progress: Progress
 ) -> dict[str, int]:
     """Stage 8: document, signature and token shards of what is kept, one of each a part; duplicates in theirs."""
-    names = zip(workspace.records("filter"), workspace.records("sign"), strict=True)
-    tasks = [
-        (f"{number:05}", (filtered["name"], signed["name"], version))
-        for number, (filtered, signed) in enumerate(names)
-    ]
+    tasks = [(part.name, (part.documents, part.signatures, version)) for part in _parts(workspace)]
     records = run_tasks(workspace, "shards", tasks, _shard_task, executor, progress)
     return {
         "documents": sum(record["documents"] for record in records),
         "tokens": sum(shard["num_tokens"] for record in records for shard in record["shards"]),
     }
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Documents that a shard is made of, by the names of their tables."""
+
+    name: str
+    documents: str
+    signatures: str
+
+
+def _parts(workspace: Workspace) -> list[_Part]:
+    """What was read, part by part; behind it the documents of earlier snapshots that were decided anew."""
+    names = zip(workspace.records("filter"), workspace.records("sign"), strict=True)
+    return [
+        *(_Part(f"{n:05}", one["name"], two["name"]) for n, (one, two) in enumerate(names)),
+        *(_Part(Path(name).name, name, f"{name}-signatures") for name in _again(workspace)),
+    ]
+
+
+def _again(workspace: Workspace) -> list[str]:
+    """Names of the tables of documents that were decided anew (see `rebuild.py`)."""
+    return [f"near/again-{number:05}" for number in range(workspace.records("near")[0]["again"])]
 
 
 def write_fates(
@@ -105,6 +126,8 @@ def summarize(workspace: Workspace, parent: Snapshot | None, config: MixConfig) 
     for added in [before.get("domains", {}), *(record["domains"] for record in shards)]:
         for domain, counts in added.items():
             _add(domains.setdefault(domain, {}), counts)
+    if fates["gone"]:
+        domains = _taken_away(domains, fates["gone"])
     read_records = workspace.records("read")
     return _totals(domains, config) | {
         "rules": fates["rules"],
@@ -115,6 +138,7 @@ def summarize(workspace: Workspace, parent: Snapshot | None, config: MixConfig) 
         "tokenizer": workspace.records("tokenizer")[0]
         | {"bytes_per_token": bytes_per_token(domains)},
         "stages": _stage_counts(workspace),
+        **({"rebuild": fates["rebuild"]} if fates["rebuild"] else {}),
     }
 
 
@@ -126,10 +150,10 @@ def summarize_change(
 ) -> dict[str, Any]:
     """The summary of a snapshot that reads nothing, from its parent's: without the figures of `gone`, with `added`."""
     domains: dict[str, dict[str, Any]] = {}
-    for sign, figures_by_domain in ((1, before["domains"]), (-1, gone), (1, added)):
+    for figures_by_domain in (before["domains"], added):
         for domain, counts in figures_by_domain.items():
-            _add(domains.setdefault(domain, {}), counts, sign)
-    domains = {domain: _tidy(counts) for domain, counts in domains.items() if counts["documents"]}
+            _add(domains.setdefault(domain, {}), counts)
+    domains = _taken_away(domains, gone)
     return _totals(domains, config) | {
         "rules": [],
         "normalize": {},
@@ -156,6 +180,15 @@ def _totals(domains: dict[str, dict[str, Any]], config: MixConfig) -> dict[str, 
         "domains": domains,
         "mix": mix(train_tokens, config),
     }
+
+
+def _taken_away(
+    domains: dict[str, dict[str, Any]], gone: dict[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Figures by domain without those of documents that are not kept any more."""
+    for domain, counts in gone.items():
+        _add(domains[domain], counts, -1)
+    return {domain: _tidy(counts) for domain, counts in domains.items() if counts["documents"]}
 
 
 def _tidy(counts: dict[str, Any]) -> dict[str, Any]:
@@ -189,10 +222,15 @@ def copies_of_published(workspace: Workspace, parent: Snapshot | None) -> dict[s
 def new_domains(workspace: Workspace) -> dict[str, dict[str, Any]]:
     """Figures by domain of the new documents alone."""
     domains: dict[str, dict[str, Any]] = {}
-    for record in workspace.records("shards"):
+    for record in _new_records(workspace):
         for domain, counts in record["domains"].items():
             _add(domains.setdefault(domain, {}), counts)
     return domains
+
+
+def _new_records(workspace: Workspace) -> list[dict[str, Any]]:
+    """What was written of the new documents: the first parts, as `_parts` names them."""
+    return workspace.records("shards")[: len(workspace.records("filter"))]
 
 
 def _stage_counts(workspace: Workspace) -> list[dict[str, Any]]:
@@ -202,7 +240,7 @@ def _stage_counts(workspace: Workspace) -> list[dict[str, Any]]:
     exact = workspace.records("exact")[0]
     unique = good - exact["duplicate"] - exact["forgotten"]
     judged = sum(record["documents"] for record in workspace.records("filter"))
-    kept = sum(record["documents"] for record in workspace.records("shards"))
+    kept = sum(record["documents"] for record in _new_records(workspace))
     flow = [("read", good + quarantine, good), ("exact_duplicates", good, unique)]
     flow += [("filters", unique, judged), ("near_duplicates", judged, kept)]
     return [{"name": name, "documents_in": into, "documents_out": out} for name, into, out in flow]
@@ -234,9 +272,7 @@ def _split_task(
 ) -> dict[str, Any]:
     parent, config = argument
     columns = ["id", "domain", "content_hash", "num_bytes"]
-    tables = [
-        _kept(workspace, record["name"]).select(columns) for record in workspace.records("filter")
-    ]
+    tables = [_kept(workspace, part.documents).select(columns) for part in _parts(workspace)]
     documents = ledger.concat(tables, pa.schema([DOCUMENTS.field(name) for name in columns]))
     known = set(parent.manifest.summary["domains"]) if parent is not None else set()
     inherited = {
@@ -365,6 +401,23 @@ def figures(documents: pa.Table, tokens: dict[str, pa.Table]) -> dict[str, dict[
     return found
 
 
+def figures_of(snapshot: Snapshot, ids: pa.Array) -> dict[str, dict[str, Any]]:
+    """Figures by domain of the kept documents with these ids."""
+
+    def rows(kind: str, split: str | None, columns: list[str]) -> pa.Table:
+        tables = []
+        for shard in snapshot.shards(kind, split=split):
+            table = snapshot.open(shard).select(columns)
+            tables.append(table.filter(pc.is_in(table["id"], ids)))
+        return pa.concat_tables(tables) if tables else pa.table({})
+
+    columns = [name for name in DOCUMENTS.names if name not in ("text", "uri", "source")]
+    documents = rows("documents", None, columns)
+    tokens = {split: rows("tokens", split, ["id", "domain", "tokens"]) for split in SPLITS}
+    tokens = {split: table for split, table in tokens.items() if len(table)}
+    return figures(documents, tokens) if len(documents) else {}
+
+
 def _histogram(positions: Sequence[int], length: int = 0) -> list[int]:
     counts = Counter(positions)
     return [counts[position] for position in range(max(length, max(positions, default=-1) + 1))]
@@ -377,6 +430,8 @@ def _fates_task(
     lake, data = workspace.lake, workspace.data
     read_records, filter_records = workspace.records("read"), workspace.records("filter")
     near, exact = workspace.read_table("near/removed"), workspace.read_table("exact/removed")
+    again = _concat_again(workspace)
+    is_again = pc.is_in(near["id"], value_set=again["id"].combine_chunks())
     fates = ledger.settle(
         ledger.concat(
             (ledger.identity_of(workspace.read_table(part)) for part in ingest.parts(workspace)),
@@ -387,7 +442,7 @@ def _fates_task(
             (workspace.read_table(f"{record['name']}-fates") for record in filter_records), FATES
         ),
         exact,
-        near,
+        near.select(["id", "duplicate_of", "similarity", "rule"]).filter(pc.invert(is_again)),
         workspace.read_table("exact/blocked")["id"].to_pylist(),
     )
     shards = []
@@ -407,10 +462,27 @@ def _fates_task(
     shards.append(write_shard(lake, f"{data}/edges-00000.arrow", edges, version=version))
     runs, replaced = write_runs(workspace, parent, version, config)
     shards += runs
+    gone, counts = {}, {}
+    if parent is not None and len(again):
+        changes = ledger.change(parent.fates(), again["id"].combine_chunks(), near)
+        stones = tombstones_of(again.sort_by("id"), "displaced")
+        for kind, table in (("tombstones", stones), ("changes", changes)):
+            path = f"{data}/{kind}-00000.arrow"
+            shards.append(write_shard(lake, path, table, version=version))
+        was_kept = pc.is_null(again["duplicate_of"])
+        gone = figures_of(parent, again["id"].filter(was_kept).combine_chunks())
+        goes = pc.is_in(again["id"], value_set=near["id"].combine_chunks())
+        counts = {
+            "displaced": pc.sum(pc.and_(was_kept, goes)).as_py(),
+            "restored": pc.sum(pc.invert(pc.or_(was_kept, goes))).as_py(),
+            "moved": pc.sum(pc.and_(pc.invert(was_kept), goes)).as_py(),
+        }
     similarities = edges["jaccard"].to_pylist()
     return {
         "shards": [asdict(shard) for shard in shards],
         "replaced": replaced,
+        "gone": gone,
+        "rebuild": counts,
         "documents": len(fates),
         "funnel": ledger.funnel(fates),
         "rules": ledger.rule_counts(fates),
@@ -422,6 +494,14 @@ def _fates_task(
             ),
         },
     }
+
+
+def _concat_again(workspace: Workspace) -> pa.Table:
+    """id, content_hash and duplicate_of (null if it was kept) of the documents that were decided anew."""
+    names = ("id", "content_hash", "duplicate_of")
+    empty = pa.schema([pa.field(name, pa.string()) for name in names]).empty_table()
+    tables = [workspace.read_table(f"{name}-before") for name in _again(workspace)]
+    return pa.concat_tables([empty, *(table.cast(empty.schema) for table in tables)])
 
 
 def write_runs(

@@ -57,6 +57,10 @@ class Published:
     """All their band keys, each document in one run."""
     documents: Callable[[Rows], Iterable[pa.Table]]
     """DOCUMENTS tables of those with the given numbers, which ascend; in their order."""
+    num_shingles: Callable[[Rows], Rows]
+    """Distinct shingles of those with the given numbers, which ascend."""
+    copies: Callable[[Hashes], tuple[Rows, Rows]]
+    """Those with one of some distinct content hashes, shape (m, 2): their numbers, and the index of the hash of each."""
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> "Published":
@@ -64,7 +68,42 @@ class Published:
         return cls(
             runs=lambda config: band_runs(snapshot, config),
             documents=lambda rows: take_documents(snapshot, rows),
+            num_shingles=lambda rows: take_num_shingles(snapshot, rows),
+            copies=lambda hashes: find_copies(snapshot, hashes),
         )
+
+    @classmethod
+    def of_tables(cls, documents: pa.Table, signatures: pa.Table) -> "Published":
+        """A DOCUMENTS table that is in memory, and the SIGNATURES of its rows."""
+
+        def runs(config: "DedupConfig") -> list[BandRun]:
+            return [_as_run(band_key_run([signatures], config), config.bands)]
+
+        def copies(hashes: Hashes) -> tuple[Rows, Rows]:
+            places = {hash_.tobytes(): place for place, hash_ in enumerate(hashes)}
+            content = hex_words(documents["content_hash"])
+            owners = np.array([places.get(hash_.tobytes(), -1) for hash_ in content], np.int64)
+            return np.flatnonzero(owners >= 0), owners[owners >= 0]
+
+        return cls(
+            runs=runs,
+            documents=lambda rows: [documents.take(pa.array(rows))],
+            num_shingles=lambda rows: signatures["num_shingles"].to_numpy()[rows],
+            copies=copies,
+        )
+
+    def without(self, rows: Rows) -> "Published":
+        """All but the documents with these numbers, which ascend."""
+
+        def runs(config: "DedupConfig") -> list[BandRun]:
+            return [replace(r, hidden=np.union1d(r.hidden, rows)) for r in self.runs(config)]
+
+        def copies(hashes: Hashes) -> tuple[Rows, Rows]:
+            found, owners = self.copies(hashes)
+            stays = ~np.isin(found, rows)
+            return found[stays], owners[stays]
+
+        return replace(self, runs=runs, copies=copies)
 
 
 def band_key_run(
@@ -166,7 +205,35 @@ def hidden_documents(snapshot: Snapshot) -> Rows:
 def published_copies(snapshot: Snapshot, content_hashes: pa.ChunkedArray) -> pa.Table:
     """Published documents with one of these content hashes, as (id, content_hash). `O(m log n)` for m hashes."""
     wanted = np.unique(hex_words(content_hashes), axis=0)
-    ids, hashes = [np.empty((0, 2), np.uint64)], [np.empty((0, 2), np.uint64)]
+    ids, owners = _look_up(snapshot, wanted)
+    table = pa.table({"id": ids, "content_hash": words_hex(wanted[owners])})
+    return table.filter(pc.invert(pc.is_in(table["id"], value_set=_not_kept(snapshot))))
+
+
+def find_copies(snapshot: Snapshot, content_hashes: Hashes) -> tuple[Rows, Rows]:
+    """Published documents with one of these hashes, which are distinct: their numbers, and the index of the hash of each.
+
+    `O(m log n)`; where there are any, one look at the ids of all signatures, which lie memory-mapped.
+    """
+    ids, owners = _look_up(snapshot, content_hashes)
+    numbers, found, start = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
+    for shard in snapshot.shards("signatures") if len(ids) else ():
+        table = snapshot.open_whole(shard)
+        places = pc.index_in(table["id"], value_set=ids).to_numpy()
+        is_found = ~np.isnan(places) if places.dtype.kind == "f" else np.ones(len(places), np.bool_)
+        visible = snapshot.visible(shard, table)
+        if visible is not None:
+            is_found &= visible.to_numpy(zero_copy_only=False)
+        rows = np.flatnonzero(is_found)
+        numbers.append(rows + start)
+        found.append(owners[places[rows].astype(np.int64)])
+        start += shard.rows
+    return np.concatenate(numbers), np.concatenate(found)
+
+
+def _look_up(snapshot: Snapshot, wanted: Hashes) -> tuple[pa.Array, Rows]:
+    """Ids that the runs of texts hold for distinct content hashes, and the index of the hash of each."""
+    ids, owners_of = [np.empty((0, 2), np.uint64)], [np.empty(0, np.int64)]
     for shard in snapshot.shards("text_keys"):
         table = snapshot.open(shard)
         if not len(table):
@@ -176,11 +243,8 @@ def published_copies(snapshot: Snapshot, content_hashes: pa.ChunkedArray) -> pa.
         is_equal = rest[places] == wanted[owners, 1]
         places, owners = places[is_equal], owners[is_equal]
         ids.append(np.stack([high[places], low[places]], axis=1))
-        hashes.append(wanted[owners])
-    table = pa.table(
-        {"id": words_hex(np.concatenate(ids)), "content_hash": words_hex(np.concatenate(hashes))}
-    )
-    return table.filter(pc.invert(pc.is_in(table["id"], value_set=_not_kept(snapshot))))
+        owners_of.append(owners)
+    return words_hex(np.concatenate(ids)), np.concatenate(owners_of)
 
 
 def _not_kept(snapshot: Snapshot) -> pa.Array:
@@ -202,6 +266,18 @@ def take_documents(snapshot: Snapshot, rows: Rows) -> Iterator[pa.Table]:
         if last > first:
             yield snapshot.open_whole(shard).take(pa.array(rows[first:last] - start))
         start += shard.rows
+
+
+def take_num_shingles(snapshot: Snapshot, rows: Rows) -> Rows:
+    """Numbers of distinct shingles of the documents with these numbers, which ascend."""
+    found, start = [np.empty(0, np.int64)], 0
+    for shard in snapshot.shards("signatures"):
+        first, last = np.searchsorted(rows, [start, start + shard.rows])
+        if last > first:
+            counts = snapshot.open_whole(shard)["num_shingles"].to_numpy()
+            found.append(counts[rows[first:last] - start])
+        start += shard.rows
+    return np.concatenate(found)
 
 
 def find_keys(run: BandRun, band: int, keys: Hashes, at_most: int) -> tuple[Rows, Rows]:

@@ -13,6 +13,13 @@ import pyarrow.compute as pc
 from storage.schema import FATES, TOMBSTONES
 
 
+def tombstones_of(documents: pa.Table, reason: str) -> pa.Table:
+    """TOMBSTONES of documents, a table with id and content_hash."""
+    reasons = pa.array([reason] * len(documents), pa.string())
+    columns = [documents["id"], documents["content_hash"], reasons]
+    return pa.Table.from_arrays(columns, schema=TOMBSTONES)
+
+
 def join_tombstones(tables: Iterable[tuple[int, pa.Table]]) -> pa.Table:
     """One table of the tombstones of several versions, each row with its `version`."""
     found = [TOMBSTONES.append(pa.field("version", pa.int64())).empty_table()]

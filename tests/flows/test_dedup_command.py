@@ -97,6 +97,7 @@ def test_rejected_rows_and_ids_are_noted(rows: Path, gristmill: Callable[..., An
         (["in.jsonl", "-o", "out.jsonl", "--domain", "A b"], "--domain: expected lower-case"),
         (["in.jsonl", "-o", "out.jsonl", "--set", "train.steps=1"], "a key of dedup or read"),
         (["in.jsonl", "-o", "out.jsonl", "--set", "dedup.treshold=1"], "'dedup.threshold'?"),
+        (["in.jsonl", "-o", "out.jsonl", "--set", "dedup.policy=rebuild"], "no effect here"),
         (["in.jsonl", "-o", "out.jsonl", "--against", "nothing@1"], "expected a corpus"),
     ],
 )

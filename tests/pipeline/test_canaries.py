@@ -87,6 +87,7 @@ def claimed(
     return NearDuplicates(
         edges=EDGES.empty_table(),
         removed=table(removed),
+        displaced=pa.array([], pa.int64()),
         inherits=INHERITS.empty_table(),
         probes=table(probes),
         num_pairs=0,

@@ -71,7 +71,8 @@ def publish(tables: Sequence[pa.Table], config: DedupConfig = CONFIG) -> Publish
         shape = (config.bands, len(run) // config.bands)
         runs.append(BandRun(*(run[name].to_numpy().reshape(shape) for name in ("key", "row"))))
         first += len(table)
-    return Published(runs=lambda _: runs, documents=lambda rows: [everything.take(pa.array(rows))])
+    whole = Published.of_tables(everything, sign_documents(everything, config))
+    return replace(whole, runs=lambda _: runs)
 
 
 def without(table: pa.Table, found: NearDuplicates) -> pa.Table:
