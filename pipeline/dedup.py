@@ -221,7 +221,7 @@ def _settle(
     slices: Iterable[tuple[int, Slice]], config: DedupConfig, executor: Executor, scratch: Path
 ) -> Iterator[tuple[int, Edges]]:
     """The edges of each slice, with the number of its first node; other processes read the slices from files."""
-    if executor.workers == 1:
+    if executor.is_here:
         yield from ((begin, settle_slice(part, config)) for begin, part in slices)
         return
     tasks = []
@@ -305,16 +305,18 @@ class _Corpus:
         of_new = self.keys.values[:, columns].T
         has_key = np.ones(of_new.shape, np.bool_)
         has_key[:, :-1] = self.keys.is_signed[columns][:, None]
-        old_ends = np.searchsorted(self.meetings.rows, self.published, "right")
-        old_begins = np.searchsorted(self.meetings.rows, self.published, "left")
+        old_begins, old_ends = (
+            np.searchsorted(self.meetings.rows, self.published[nodes[is_old]], side)
+            for side in ("left", "right")
+        )
         counts = np.empty(len(nodes), np.int64)
         counts[~is_old] = has_key.sum(axis=1)
-        counts[is_old] = (old_ends - old_begins)[nodes[is_old]]
+        counts[is_old] = old_ends - old_begins
         ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
         keys, is_old_key = np.empty(ends[-1], np.uint64), np.repeat(is_old, counts)
         keys[~is_old_key] = of_new[has_key]
         within = np.arange(ends[-1]) - np.repeat(ends[:-1], counts)
-        entries = np.repeat(old_begins[nodes[is_old]], counts[is_old]) + within[is_old_key]
+        entries = np.repeat(old_begins, counts[is_old]) + within[is_old_key]
         keys[is_old_key] = self.meetings.keys[entries]
         return keys, ends
 

@@ -77,6 +77,16 @@ class Executor:
     def _is_cluster(self) -> bool:
         return self.kind in ("ray", "dask")
 
+    @property
+    def is_here(self) -> bool:
+        """Whether everything runs in this process."""
+        return not self._is_cluster and (self.workers or 1) == 1
+
+    @property
+    def is_local(self) -> bool:
+        """Whether everything runs on this machine, and so reads the files that this process writes anywhere."""
+        return not self.address
+
     @contextmanager
     def ready(self, lake: Lake | None = None, *folders: Path) -> Iterator["Executor"]:
         """An executor whose `map`s share one connection to the cluster, until the block ends.
@@ -97,7 +107,7 @@ class Executor:
         `function` must be importable, and items and results picklable. Raises GristmillError if a worker dies (killed
         for memory, say); finished work is on disk by then.
         """
-        if len(items) < 2 or (not self._is_cluster and (self.workers or 1) == 1):
+        if len(items) < 2 or self.is_here:
             yield from map(function, items)
         elif self._is_cluster:
             with self.ready() as executor:
@@ -118,7 +128,7 @@ def _map_on_cluster(
     function: Callable[[Item], Result],
     items: Sequence[Item],
 ) -> Iterator[Result]:
-    todo, pending = iter(items), set()
+    todo, left, pending = iter(items), len(items), set()
     last_seen = time.monotonic()
     try:
         while True:
@@ -126,7 +136,8 @@ def _map_on_cluster(
             limit = min(TASKS_PER_SLOT * slots, at_a_time or len(items))
             for item in islice(todo, max(limit - len(pending), 0)):
                 pending.add(cluster.submit(pack_task(function, item)))
-            if not pending and slots:
+                left -= 1
+            if not pending and not left:
                 return
             finished = cluster.finished(pending, POLL_S) if pending else []
             for future in finished:

@@ -559,29 +559,37 @@ def copy_texts(data, begins, sizes, places, out):
 
 
 @_inlined
-def _num_held(hashes, begin, end, slots, shift, multiplier):
-    """How many of the distinct hashes hashes[begin:end] are in a table."""
+def _num_held(hashes, begin, end, slots, shift, multiplier, least):
+    """How many of the distinct hashes hashes[begin:end] are in a table; too few, once they can no more be `least`."""
     mask = (_ONE << (np.uint64(64) - shift)) - _ONE
     count = 0
-    for i in range(begin, end):
-        value = hashes[i]
-        place = value * multiplier >> shift
-        held = slots[place]
-        while held != value and held != _ZERO:
-            place = (place + _ONE) & mask
+    while begin < end:
+        behind = min(begin + 64, end)
+        for i in range(begin, behind):
+            value = hashes[i]
+            place = value * multiplier >> shift
             held = slots[place]
-        count += held == value and value != _ZERO
+            while held != value and held != _ZERO:
+                place = (place + _ONE) & mask
+                held = slots[place]
+            count += held == value and value != _ZERO
+        begin = behind
+        if count + end - begin < least:
+            return count
     return count
 
 
 @_inlined
-def _num_common(hashes, ends, node, other, num_raw, slots, spare, multiplier):
-    """Size of the intersection of two sets; `slots` holds the set of `node`, made of `num_raw` hashes, unless it was sorted."""
+def _num_common(hashes, ends, node, other, num_raw, slots, spare, multiplier, least):
+    """Size of the intersection of two sets, or a number below `least` if it is smaller.
+
+    `slots` holds the set of `node`, made of `num_raw` hashes; one of more than _MAX_COUNT is sorted instead.
+    """
     begin, end = ends[node, 0], ends[node, 1]
     first, last = ends[other, 0], ends[other, 1]
     if num_raw <= _MAX_COUNT:
         shift = _table_size(num_raw)[1]
-        return _num_held(hashes, first, last, slots, shift, multiplier)
+        return _num_held(hashes, first, last, slots, shift, multiplier, least)
     if np.uint64(last - first) <= _MAX_COUNT:
         size, shift = _table_size(np.uint64(last - first))
         spare[:size] = _ZERO
@@ -590,7 +598,7 @@ def _num_common(hashes, ends, node, other, num_raw, slots, spare, multiplier):
             while spare[place] != _ZERO:
                 place = (place + _ONE) & (size - _ONE)
             spare[place] = hashes[i]
-        return _num_held(hashes, begin, end, spare, shift, multiplier)
+        return _num_held(hashes, begin, end, spare, shift, multiplier, least)
     count = 0  # both are sorted: a set of so many came of more
     while begin < end and first < last:
         one, another = hashes[begin], hashes[first]
@@ -618,23 +626,29 @@ def _number_buckets(keys, begin, end, slots, ids, buckets, multiplier):
 
 
 @_inlined
-def _choose(found, count, num_shared, at_most):
-    """Bring those to the front that share the most buckets, of equals the earlier."""
-    for i in range(at_most):
-        top = i
-        for j in range(i + 1, count):
-            one, other = found[j], found[top]
-            if num_shared[one] > num_shared[other] or (
-                num_shared[one] == num_shared[other] and one < other
-            ):
-                top = j
-        found[i], found[top] = found[top], found[i]
+def _choose(found, count, num_shared, at_most, counts):
+    """Bring those to the front that share the most buckets, of equals the first by priority; `counts` is scratch."""
+    found[:count].sort()
+    counts[:] = 0
+    for i in range(count):
+        counts[min(num_shared[found[i]], len(counts) - 1)] += 1
+    fewest, room = len(counts) - 1, at_most
+    while counts[fewest] < room:
+        room -= counts[fewest]
+        fewest -= 1
+    chosen = 0
+    for i in range(count):
+        shared = min(num_shared[found[i]], len(counts) - 1)
+        if shared > fewest or (shared == fewest and room > 0):
+            room -= shared == fewest
+            found[chosen] = found[i]
+            chosen += 1
 
 
 @compiled(
     *(*_TEXT, _MODES, types.UniTuple(types.uint64, 2), _TABLES, types.uint64),
     *(types.Array(types.uint64, 2, "C", readonly=True), read_only(types.uint64), _ROWS, _ROWS),
-    *(read_only(types.uint8), types.UniTuple(types.float64, 2), types.UniTuple(types.int64, 2)),
+    *(read_only(types.uint8), types.UniTuple(types.float64, 2), types.UniTuple(types.int64, 3)),
     *(types.int64[:, ::1], types.float64[:, ::1], types.uint8[::1], types.int64[::1]),
 )
 def settle(
@@ -661,10 +675,10 @@ def settle(
     Node i has the text text[offsets[i] : offsets[i + 1]], the content hash content[i] and the bucket keys
     keys[key_ends[i] : key_ends[i + 1]]; cluster c has the nodes clusters[c] to clusters[c + 1], by priority. An edge is
     written as pairs (earlier, later), similarities (Jaccard, containment) and rules; best[i] becomes the edge by which
-    node i goes, or -1.
+    node i goes, or -1. `limits` are members of a bucket, candidates and edges of a document.
     """
     threshold, containment_threshold = thresholds
-    max_members, max_candidates = limits
+    max_members, max_candidates, max_edges = limits
     longest = np.uint64(_longest(offsets))
     most_text = most_keys = widest = 0
     for c in range(len(clusters) - 1):
@@ -689,7 +703,7 @@ def settle(
     newest, num_members = np.empty(most_keys, np.int64), np.empty(most_keys, np.int64)
     before, member = np.empty(most_keys, np.int64), np.empty(most_keys, np.int64)
     seen_by, num_shared = np.empty(widest, np.int64), np.empty(widest, np.int64)
-    found = np.empty(widest, np.int64)
+    found, counts = np.empty(widest, np.int64), np.empty(256, np.int64)
     num_edges = num_pairs = 0
     for c in range(len(clusters) - 1):
         start, size = clusters[c], clusters[c + 1] - clusters[c]
@@ -720,7 +734,7 @@ def settle(
                         num_shared[other] += 1
                         entry = before[entry]
             if num_found > max_candidates:
-                _choose(found, num_found, num_shared, max_candidates)
+                _choose(found, num_found, num_shared, max_candidates, counts)
                 num_found = max_candidates
             num_pairs += num_found
             # The sets of this document, and tables of them.
@@ -744,34 +758,50 @@ def settle(
             num_grams += np.int64(_drop_repeats(gram_out, gram_raw, gram_slots, multiplier))
             hash_ends[i, 1], gram_ends[i, 1] = num_hashes, num_grams
             num_own = hash_ends[i, 1] - hash_ends[i, 0]
-            highest = -1.0
+            highest, first_edge = -1.0, num_edges
             for j in range(num_found):
                 other = found[j]
                 rule, jaccard, containment = _EXACT, 1.0, 1.0
                 twin = start + other
                 if content[node, 0] != content[twin, 0] or content[node, 1] != content[twin, 1]:
                     num_other = hash_ends[other, 1] - hash_ends[other, 0]
-                    common = _num_common(hashes, hash_ends, i, other, raw, slots, spare, multiplier)
+                    # J = c / (m + n - c) reaches t from c = t (m + n) / (1 + t) on; one less, for the rounding.
+                    least = np.int64(threshold * (num_own + num_other) / (1.0 + threshold)) - 1
+                    common = _num_common(
+                        hashes, hash_ends, i, other, raw, slots, spare, multiplier, least
+                    )
                     jaccard = common / max(num_own + num_other - common, 1)
                     is_shorter = num_own <= num_other  # of equally long ones, the later
                     shorter = i if is_shorter else other
-                    common = _num_common(
-                        grams, gram_ends, i, other, gram_raw, gram_slots, spare, multiplier
-                    )
-                    containment = common / max(gram_ends[shorter, 1] - gram_ends[shorter, 0], 1)
+                    num_shorter = gram_ends[shorter, 1] - gram_ends[shorter, 0]
+                    least = np.int64(containment_threshold * num_shorter) - 1
+                    if jaccard >= threshold:
+                        least = 0  # it is written down, whatever it is
+                    containment = _num_common(
+                        grams, gram_ends, i, other, gram_raw, gram_slots, spare, multiplier, least
+                    ) / max(num_shorter, 1)
                     if jaccard >= threshold:
                         rule = _NEAR
                     elif containment >= containment_threshold:
                         rule = _CONTAINED if is_shorter else _CONTAINS
+                        common = _num_common(
+                            hashes, hash_ends, i, other, raw, slots, spare, multiplier, 0
+                        )
+                        jaccard = common / max(num_own + num_other - common, 1)
                     else:
                         continue
+                similarity = containment if rule == _CONTAINED else jaccard
+                is_best = rule != _CONTAINS and (
+                    similarity > highest or (similarity == highest and twin < pairs[best[node], 0])
+                )
+                if num_edges - first_edge == max_edges:
+                    if not is_best:
+                        continue
+                    num_edges -= 1  # the best is always there
                 pairs[num_edges, 0], pairs[num_edges, 1] = twin, node
                 similarities[num_edges, 0], similarities[num_edges, 1] = jaccard, containment
                 rules[num_edges] = rule
-                similarity = containment if rule == _CONTAINED else jaccard
-                if rule != _CONTAINS and (
-                    similarity > highest or (similarity == highest and twin < pairs[best[node], 0])
-                ):
+                if is_best:
                     highest = similarity
                     best[node] = num_edges
                 num_edges += 1

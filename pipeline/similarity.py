@@ -22,13 +22,15 @@ PUBLISHED, NEW, PROBE = range(3)
 EXACT, NEAR, CONTAINED, CONTAINS = range(4)
 """Rules of an edge. By the last one nothing goes: the later document contains the earlier one, which is published."""
 
-MAX_MEMBERS = 64
+MAX_MEMBERS = 256
 """Kept documents of one bucket that later ones are compared with, the first by priority. A bucket of a million pages
 made from one template would cost a million squared; a duplicate hidden there has 24 more bands to be found by."""
-MAX_CANDIDATES = 16
-"""Pairs verified for one document at most; of more candidates, those that share the most bands."""
+MAX_CANDIDATES = 256
+"""Pairs verified for one document at most, at about a microsecond each; of more, those that share the most bands."""
+MAX_EDGES = 16
+"""Verified pairs that are recorded of one document at most, the one among them by which it goes."""
 SLICE_BYTES = 16 << 20
-"""Text that is compared at a time, a cluster at least; its shingles take about three times as much."""
+"""Text that is compared at a time, or one cluster."""
 
 
 @dataclass(frozen=True)
@@ -115,13 +117,14 @@ def settle_slice(part: Slice, config: "DedupConfig") -> Edges:
     """Compare the documents of each cluster by priority. `O(text)`, plus MAX_CANDIDATES intersections a document."""
     buffers = [None, pa.py_buffer(part.begins), pa.py_buffer(part.data)]
     text, offsets = utf8(pa.Array.from_buffers(pa.large_string(), len(part.roles), buffers))
-    size = len(part.roles) * MAX_CANDIDATES
+    size = len(part.roles) * MAX_EDGES
     pairs, similarities = np.empty((size, 2), np.int64), np.empty((size, 2), np.float64)
     rules, best = np.empty(size, np.uint8), np.empty(len(part.roles), np.int64)
     count, num_pairs = kernels().settle(
         *(text, offsets, part.is_code, (config.ngram, config.containment_ngram)),
         *(characters(), multiplier(), part.content, part.keys, part.key_ends, part.clusters),
-        *(part.roles, (config.threshold, config.containment), (MAX_MEMBERS, MAX_CANDIDATES)),
+        *(part.roles, (config.threshold, config.containment)),
+        (MAX_MEMBERS, MAX_CANDIDATES, MAX_EDGES),
         *(pairs, similarities, rules, best),
     )
     decides = np.zeros(count, np.bool_)

@@ -17,13 +17,16 @@ from typing import Any
 import pytest
 
 from flows.recipe import load_recipe
+from pipeline import dedup
 from pipeline.build import build
 from pipeline.clusters import pack_task, read_outcome, run_task
+from pipeline.dedup import near_duplicates
 from pipeline.executor import TASKS_PER_SLOT, Executor
 from pipeline.stage import Workspace, no_progress, run_tasks
 from storage.errors import ConfigError, GristmillError, SourceGoneError
 from storage.lake import Lake
 from tests.flows.conftest import write_corpus
+from tests.pipeline.test_dedup import CONFIG, new_of, sentence, table_of
 from tests.pipeline.test_executor import processes_of_session, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -119,6 +122,18 @@ def test_the_same_snapshot_on_a_cluster_that_we_start(
 ) -> None:
     """Which is a short way to say: the same bytes in every file."""
     assert hash_of_build(recipe, tmp_path, ours) == serial_hash
+
+
+def test_near_duplicates_are_the_same(
+    ours: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clusters of documents, settled a few at a time, in whatever order they end."""
+    rows = [{"text": sentence(1000 * (i % 50), 1000 * (i % 50) + 100 + i)} for i in range(150)]
+    new = new_of([table_of(rows)])
+    one = near_duplicates(new, None, CONFIG)
+    assert len(one.removed) > 50
+    monkeypatch.setattr(dedup, "SLICE_BYTES", 20000)
+    assert one == near_duplicates(new, None, CONFIG, folder=tmp_path, executor=ours)
 
 
 def test_our_errors_arrive_as_they_are(ours: Executor) -> None:
