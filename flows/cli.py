@@ -369,6 +369,59 @@ def dump(
         dump_snapshot(output, ref, lake, fates=fates)
 
 
+@app.command(
+    epilog="Example: gristmill forget mine --uri 'mail/anna/*' --reason 'asked by Anna' --dry-run"
+)
+def forget(
+    corpus: Annotated[
+        str | None,
+        typer.Argument(metavar="[CORPUS]", help="Name of a corpus; needless if there is one."),
+    ] = None,
+    lake: LakeOption = DEFAULT_LAKE,
+    ids: Annotated[
+        list[str] | None, typer.Option("--id", metavar="ID", help="A document; repeatable.")
+    ] = None,
+    uris: Annotated[
+        list[str] | None,
+        typer.Option("--uri", metavar="PATTERN", help="Documents by where they lay; repeatable."),
+    ] = None,
+    hashes: Annotated[
+        list[str] | None,
+        typer.Option("--content-hash", metavar="H", help="Documents with a text; repeatable."),
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option("--like", metavar="FILE", help="Near-duplicates of the text in a file."),
+    ] = None,
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="Why; stands in the receipt.")
+    ] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would go, change nothing.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Take documents out of a corpus for good, with a receipt of what had seen them."""
+    with command(as_json=json, verbose=verbose, quiet=quiet) as output:
+        from flows.forget import forget_documents  # late
+
+        forget_documents(
+            output,
+            corpus,
+            lake,
+            ids=ids or [],
+            uris=uris or [],
+            hashes=hashes or [],
+            like=like,
+            reason=reason,
+            dry_run=dry_run,
+            yes=yes,
+        )
+
+
 @app.command(epilog="Example: gristmill why conversation/chat.jsonl:26 --lake lake")
 def why(
     doc: Annotated[
@@ -450,6 +503,13 @@ def gc(
         float,
         typer.Option("--min-age", min=0.0, metavar="HOURS", help="Spare what is younger."),
     ] = 24.0,
+    purge: Annotated[
+        bool,
+        typer.Option(
+            "--purge", help="Also remove the bytes of forgotten documents, and snapshots with them."
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --purge: do not ask.")] = False,
     json: JsonOption = False,
     verbose: VerboseOption = False,
     quiet: QuietOption = False,
@@ -458,7 +518,14 @@ def gc(
     with command(as_json=json, verbose=verbose, quiet=quiet) as output:
         from flows.upkeep import collect_lake  # late
 
-        collect_lake(output, lake, dry_run=dry_run, min_age_s=min_age_hours * 3600)
+        collect_lake(
+            output,
+            lake,
+            dry_run=dry_run,
+            min_age_s=min_age_hours * 3600,
+            purge=purge,
+            yes=yes,
+        )
 
 
 @app.command(epilog="Example: gristmill up quickstart --now")

@@ -157,7 +157,7 @@ def _why_quarantined(manifest: Manifest) -> str:
 
 
 def _parent(lake: Lake, manifest: Manifest) -> Manifest | None:
-    for version in range(manifest.version - 1, 0, -1):
+    for version in reversed(versions(lake, manifest.name)):
         earlier = read_manifest(lake, manifest.name, version)
         if earlier.hash() == manifest.parent:
             return earlier

@@ -117,6 +117,12 @@ def count_fates(snapshot: Snapshot) -> int:
     return sum(shard.rows for shard in snapshot.shards("fates"))
 
 
+def fate_shards(snapshot: Snapshot, version: int | None = None) -> list[Shard]:
+    """Shards of fates, the first ones and those that later snapshots changed; the oldest first."""
+    shards = (s for kind in ("fates", "changes") for s in snapshot.shards(kind, version=version))
+    return sorted(shards, key=lambda shard: shard.version)
+
+
 def find_documents(snapshot: Snapshot, word: str) -> Matches:
     """What a word stands for: an id or the beginning of one, a uri, a file, a pattern of uris, a content hash.
 
@@ -134,7 +140,7 @@ def find_documents(snapshot: Snapshot, word: str) -> Matches:
         pattern = _pattern(uri)
         ways.append(("pattern", lambda t: pc.match_substring_regex(t["uri"], pattern)))
     found: list[dict[str, None]] = [{} for _ in ways]
-    for shard in reversed(snapshot.shards("fates")):
+    for shard in reversed(fate_shards(snapshot)):
         table = read_columns(snapshot, shard, ["id", "uri"])
         for ids, (_, mask) in zip(found, ways, strict=True):
             ids.update(dict.fromkeys(table["id"].filter(mask(table)).to_pylist()))
@@ -142,7 +148,7 @@ def find_documents(snapshot: Snapshot, word: str) -> Matches:
         if ids:
             return Matches(how, tuple(ids))
     if len(word) == 32 and ways[0][0] == "id":
-        ids = tuple(_with_content_hash(snapshot, word.lower()))
+        ids = tuple(dict.fromkeys(_with_content_hash(snapshot, word.lower())))
         return Matches("content hash" if ids else "", ids)
     return Matches("", ())
 
@@ -212,7 +218,7 @@ def histories(snapshot: Snapshot, ids: Iterable[str]) -> dict[str, list[dict[str
     """For each id its rows of fates, the oldest first, each with the `version` of the snapshot that wrote it."""
     wanted = pa.array(sorted(set(ids)), pa.string())
     rows: dict[str, list[dict[str, Any]]] = {}
-    for shard in sorted(snapshot.shards("fates"), key=lambda shard: shard.version):
+    for shard in fate_shards(snapshot):
         is_wanted = pc.is_in(read_columns(snapshot, shard, ["id"])["id"], wanted)
         if not pc.any(is_wanted).as_py():
             continue
@@ -224,7 +230,7 @@ def histories(snapshot: Snapshot, ids: Iterable[str]) -> dict[str, list[dict[str
 def duplicates_of(snapshot: Snapshot, id_: str) -> list[str]:
     """Ids of the documents of which some fate says that they duplicate this one, sorted."""
     found: set[str] = set()
-    for shard in snapshot.shards("fates"):
+    for shard in fate_shards(snapshot):
         table = read_columns(snapshot, shard, ["id", "duplicate_of"])
         found.update(table["id"].filter(pc.equal(table["duplicate_of"], id_)).to_pylist())
     return sorted(found)
@@ -234,7 +240,7 @@ def find_cluster(snapshot: Snapshot, id_: str) -> Cluster:
     """Everything connected with a document; O(edges + duplicates) for each step away from it."""
     pairs = [snapshot.open(shard) for shard in snapshot.shards("edges")]
     links = [table.select(["id_a", "id_b"]).rename_columns(["a", "b"]) for table in pairs]
-    for shard in snapshot.shards("fates"):
+    for shard in fate_shards(snapshot):
         table = read_columns(snapshot, shard, ["id", "duplicate_of"])
         table = table.filter(pc.is_valid(table["duplicate_of"]))
         links.append(table.rename_columns(["a", "b"]))
@@ -290,7 +296,7 @@ def locate(
 ) -> Place | None:
     """The shard and row that hold a document; None if none does. Shards of `version` and with `number` come first.
 
-    Looks at unverified ids; what is then read from the place is verified.
+    A row that a tombstone hides is none. Looks at unverified ids; what is then read from the place is verified.
     """
     shards = sorted(
         snapshot.shards(kind),
@@ -301,6 +307,8 @@ def locate(
         ),
     )
     for shard in shards:
+        if snapshot.hides(shard, id_):
+            continue
         row = pc.index(_scan(snapshot, shard, ["id"])["id"], id_).as_py()
         if row >= 0:
             return Place(shard, row)
@@ -320,7 +328,7 @@ def shard_number(shard: Shard) -> str:
 def _likely_number(snapshot: Snapshot, id_: str, version: int) -> str:
     """Of the document shard that holds as many documents before it as the fates say were kept: both are in order of input."""
     before = 0
-    for shard in snapshot.shards("fates", version=version):
+    for shard in fate_shards(snapshot, version):
         table = read_columns(snapshot, shard, ["id", "fate"])
         row = pc.index(table["id"], id_).as_py()
         is_kept = pc.equal(table["fate"] if row < 0 else table["fate"][:row], "kept")

@@ -91,8 +91,10 @@ def _row(
     else:
         is_refused = manifest.status != "promoted"
         kept = sum(counts.get("kept", 0) for counts in manifest.funnel.values())
+        forgotten = manifest.summary.get("forget", {}).get("forgotten")
+        what = f"{number(kept)} kept" if forgotten is None else f"{number(forgotten)} forgotten"
         status = f"{manifest.status}, " if is_refused else ""
-        label = f"<b>{name}</b><br/>{status}{number(kept)} kept"
+        label = f"<b>{name}</b><br/>{status}{what}"
         sources = _sources(manifest)
     look = "refused" if is_refused else "snapshot"
     lines = [f'subgraph v{version}[" "]', "direction LR", f's{version}["{label}"]:::{look}']

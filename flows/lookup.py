@@ -1,6 +1,5 @@
 """Commands that only read: inspect, dump, hash."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from pipeline.recall_view import in_words
 from storage.catalog import list_corpora, read_manifest, resolve, versions
 from storage.errors import ConfigError, InputError, NotFoundError
 from storage.lake import Lake
-from storage.snapshot import Manifest, Snapshot
+from storage.snapshot import Manifest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -137,7 +136,10 @@ def _show(console: "Console", manifest: Manifest) -> None:
 def dump_snapshot(output: Output, ref: str, location: str, *, fates: bool) -> None:
     """Print documents or fates of a snapshot, its parents' included, a JSON line each (with --json, one array)."""
     snapshot = resolve(Lake.open(location), ref)
-    rows = _rows(snapshot, "fates", None) if fates else _rows(snapshot, "documents", DUMPED)
+    tables = snapshot.fates() if fates else (t.select(DUMPED) for t in snapshot.documents())
+    rows = (
+        row for t in tables for batch in t.to_batches(ROWS_AT_ONCE) for row in batch.to_pylist()
+    )
     before = b"[\n" if output.as_json else b""
     for row in rows:
         output.write(before + orjson.dumps(row))
@@ -148,15 +150,6 @@ def dump_snapshot(output: Output, ref: str, location: str, *, fates: bool) -> No
         output.write(b"\n" if before else b"")
     output.flush()
     output.has_result = True
-
-
-def _rows(
-    snapshot: Snapshot, kind: str, columns: tuple[str, ...] | None
-) -> Iterator[dict[str, Any]]:
-    for shard in snapshot.shards(kind):
-        table = snapshot.open(shard)
-        for batch in table.select(columns or table.column_names).to_batches(ROWS_AT_ONCE):
-            yield from batch.to_pylist()
 
 
 def hash_of(output: Output, ref: str, location: str) -> None:

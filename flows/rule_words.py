@@ -20,7 +20,7 @@ def rule_in_words(fate: Mapping[str, Any], dedup: Mapping[str, Any]) -> str:
     if fate["fate"] == "duplicate":
         return _duplicate(fate, dedup)
     if fate["fate"] != "dropped":
-        return _READ_RULES.get(rule, "")
+        return (_READ_RULES | _FORGET_RULES).get(rule, "")
     known, bound = _STAGE_RULES.get(rule, (_quality_rules().get(rule, ""), ""))
     parts = [known]
     if value is not None and threshold is not None:
@@ -42,6 +42,12 @@ _STAGE_RULES = {
     "language_score": ("its language cannot be told; confidence of the model", "at least"),
 }
 """Rules of the stages but quality: what they measure, and how the threshold bounds it."""
+
+_FORGET_RULES = {
+    "asked": "'gristmill forget' was asked to take it out",
+    "same_text": "its text is that of a document that 'gristmill forget' was asked to take out",
+    "forgotten": "its text, or the document itself, was forgotten before, and is not taken in again",
+}
 
 _READ_RULES = {
     "empty": "there is no text in it",

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 
 from flows.output import Output
 from flows.progress import show_progress
-from pipeline.display import duration, plural, size
+from flows.purging import purge_lake, purge_lines
+from pipeline.display import duration, plural, size, visible
 from storage.catalog import gc, verify
-from storage.errors import CorruptError, NotFoundError
+from storage.errors import ConfigError, CorruptError, NotFoundError
 from storage.lake import Lake
 
 if TYPE_CHECKING:
@@ -45,18 +46,34 @@ def verify_lake(output: Output, location: str, ref: str | None) -> None:
         )
 
 
-def collect_lake(output: Output, location: str, *, dry_run: bool, min_age_s: float) -> None:
-    """Remove what nothing reaches and is older than `min_age_s` seconds."""
+def collect_lake(
+    output: Output,
+    location: str,
+    *,
+    dry_run: bool,
+    min_age_s: float,
+    purge: bool = False,
+    yes: bool = False,
+) -> None:
+    """Remove what nothing reaches and is older than `min_age_s` seconds; with `purge`, first what was forgotten."""
+    if yes and not purge:
+        raise ConfigError("--yes: expected --purge with it; plain gc never asks")
     lake = Lake.open(location)
-    removed = gc(lake, dry_run=dry_run, min_age_s=min_age_s)
+    purged, removed = purge_lake(output, lake, dry_run=dry_run, yes=yes) if purge else ([], [])
+    removed += gc(lake, dry_run=dry_run, min_age_s=min_age_s)
     num_bytes = sum(entry.num_bytes for entry in removed)
-    document = {
+    document = ({"purged": purged} if purge else {}) | {
         "dry_run": dry_run,
         "removed": [{"path": entry.path, "num_bytes": entry.num_bytes} for entry in removed],
         "num_bytes": num_bytes,
     }
 
     def show(console: "Console") -> None:
+        for row in purged:
+            for line in purge_lines(row, dry_run=dry_run):
+                console.print(visible(line), soft_wrap=True)
+        if purge and not purged:
+            console.print("nothing to purge: no file holds a forgotten document")
         for entry in removed:
             console.print(f"{entry.path}  {size(entry.num_bytes)}", soft_wrap=True)
         verb = "would remove" if dry_run else "removed"

@@ -18,7 +18,7 @@ from model.loader import Stream, batch_of, open_streams
 from model.loss import IGNORE, token_losses
 from model.records import begun_run
 from model.sample import load_run
-from storage.catalog import resolve
+from storage.catalog import resolve_tokenizer
 from storage.errors import ConfigError
 from storage.lake import Lake
 from storage.snapshot import Snapshot
@@ -127,7 +127,7 @@ def evaluate_run(lake: Lake, run: str, snapshot: Snapshot, *, max_tokens: int) -
     trained_on, config = begun_run(lake, run)
     checksums = [
         (found.manifest.tokenizer or {}).get("checksum")
-        for found in (snapshot, resolve(lake, trained_on))
+        for found in (snapshot, resolve_tokenizer(lake, trained_on))
     ]
     if checksums[0] != checksums[1]:
         raise ConfigError(

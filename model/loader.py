@@ -77,18 +77,23 @@ class Stream:
 
 
 def open_streams(snapshot: Snapshot, split: str) -> list[Stream]:
-    """The streams of a split, by domain, then in the order of the manifest; checksums are verified, nothing is copied."""
+    """The streams of a split, by domain, then in the order of the manifest, without the rows that tombstones hide.
+
+    Checksums are verified; nothing is copied.
+    """
     streams = []
     for shard in snapshot.shards("tokens", split=split):
-        table = snapshot.open(shard)
+        table = snapshot.open_whole(shard)  # whole, so that a row's number is that in the file
         if not len(table):
             continue
+        visible = snapshot.visible(shard, table)
+        counts = True if visible is None else visible.to_numpy(zero_copy_only=False)
         tokens = table["tokens"].chunk(0)
         flat = tokens.values.to_numpy(zero_copy_only=True)
         offsets = tokens.offsets.to_numpy().astype(np.int64)
         domains = table["domain"].to_numpy(zero_copy_only=False)
         for domain in sorted(set(domains)):
-            rows = np.flatnonzero((domains == domain) & (np.diff(offsets) > 0))
+            rows = np.flatnonzero((domains == domain) & (np.diff(offsets) > 0) & counts)
             starts = np.concatenate([[0], np.cumsum(np.diff(offsets)[rows])])
             streams.append(Stream(shard.path, domain, rows, starts, offsets[rows], flat))
     return sorted(streams, key=lambda stream: stream.domain)  # stable

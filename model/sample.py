@@ -12,7 +12,7 @@ from model.checkpoint import load_latest
 from model.config import ModelConfig
 from model.gpt import GPT
 from model.records import read_object
-from storage.catalog import resolve
+from storage.catalog import resolve_tokenizer
 from storage.errors import ConfigError, CorruptError, NotFoundError
 from storage.lake import Lake
 from storage.snapshot import Snapshot
@@ -77,7 +77,8 @@ def load_run(lake: Lake, run: str, on_damage: Callable[[str], None] | None = Non
         )
     model = GPT(ModelConfig(**about["model"]))
     model.load_state_dict(checkpoint.model)
-    return LoadedRun(run, checkpoint.step, model, load_tokenizer(resolve(lake, about["snapshot"])))
+    tokenizer = load_tokenizer(resolve_tokenizer(lake, about["snapshot"]))
+    return LoadedRun(run, checkpoint.step, model, tokenizer)
 
 
 def sample_text(

@@ -279,16 +279,17 @@ def make_manifest(plan: Plan, start: float) -> Manifest:
     funnel = workspace.records("fates")[0]["funnel"]
     added = publish.new_domains(workspace)
     before = parent.manifest.summary if parent else {}
+    last = _last_build(parent)
     gates = check_gates(
         summary["documents"],
         funnel,
         {domain: figures["num_bytes"] for domain, figures in summary["domains"].items()},
         publish.bytes_per_token(added),
-        parent.manifest.funnel if parent else {},
+        last.manifest.funnel if last else {},
         {domain: figures["num_bytes"] for domain, figures in before.get("domains", {}).items()},
         before.get("tokenizer", {}).get("bytes_per_token", {}),
         config.gates,
-        known=publish.copies_of_published(workspace, parent),
+        known=publish.copies_of_published(workspace, last),
         recall=summary["recall"],
     )
     model = workspace.lake.read_bytes(f"{workspace.data}/tokenizer.model")
@@ -323,6 +324,15 @@ def make_manifest(plan: Plan, start: float) -> Manifest:
         summary=summary,
         commit={"seconds": round(time.monotonic() - start, 3)},
     )
+
+
+def _last_build(snapshot: Snapshot | None) -> Snapshot | None:
+    """The newest snapshot of the chain that read something: one that only forgot is none to compare removal with."""
+    while snapshot is not None and not snapshot.manifest.funnel:
+        lake, name, parent = snapshot.lake, snapshot.manifest.name, snapshot.manifest.parent
+        earlier = (read_manifest(lake, name, number) for number in reversed(versions(lake, name)))
+        snapshot = next((Snapshot(lake, m) for m in earlier if m.hash() == parent), None)
+    return snapshot
 
 
 def _already_done(plan: Plan) -> BuildResult | None:

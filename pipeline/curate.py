@@ -86,7 +86,7 @@ def find_near_duplicates(
 def _filter_part(workspace: Workspace, name: str, argument: tuple[str, Filters]) -> dict[str, Any]:
     part, filters = argument
     table = workspace.read_table(part)
-    copies = workspace.read_table("exact/removed")["id"].combine_chunks()
+    copies = ingest.taken_out(workspace)
     stats: Counter[str] = Counter()
     kept: list[pa.RecordBatch] = []
     fates: list[pa.Table] = []

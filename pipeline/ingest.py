@@ -91,6 +91,7 @@ def find_exact_duplicates(
 ) -> dict[str, int]:
     """Stage 2: documents whose white-space-normalised text was seen before, here or in an earlier snapshot.
 
+    Those whose text was forgotten are taken out too: with `forget` a text is gone for good, not until it comes again.
     `sources` are the names of the recipe's sources: of equal texts, the one of the earliest source stays.
     """
     tasks = [("all", (parent, tuple(sources)))]
@@ -101,6 +102,15 @@ def find_exact_duplicates(
 def parts(workspace: Workspace) -> list[str]:
     """Names of the tables that the read stage wrote, in order of input."""
     return [part["name"] for record in workspace.records("read") for part in record["parts"]]
+
+
+def taken_out(workspace: Workspace) -> pa.Array:
+    """Ids of the documents that the second stage removed: copies, and those that were forgotten."""
+    tables = [workspace.read_table(f"exact/{name}")["id"] for name in ("removed", "blocked")]
+    return pa.concat_arrays([chunk for column in tables for chunk in column.chunks] or [_NO_IDS])
+
+
+_NO_IDS = pa.array([], pa.string())
 
 
 def _groups(inputs: Sequence[NewInput], limit: int) -> Iterator[tuple[NewInput, ...]]:
@@ -216,9 +226,24 @@ def _exact_task(
     )
     ranks = pc.index_in(keys["source"], pa.array(sources, pa.string()))
     keys = keys.drop_columns(["source"]).append_column("source_rank", ranks)
-    published = None
+    published, blocked = None, keys.slice(0, 0)
     if parent is not None:
         published = published_copies(parent, keys["content_hash"])
+        blocked = _blocked(keys, parent.forgotten())
+        keys = keys.filter(pc.invert(pc.is_in(keys["id"], blocked["id"].combine_chunks())))
     removed = exact_duplicates(keys, published)
     workspace.write_table("exact/removed", removed)
-    return {"documents": len(keys), "duplicate": len(removed)}
+    workspace.write_table("exact/blocked", blocked.select(["id"]))
+    return {
+        "documents": len(keys) + len(blocked),
+        "duplicate": len(removed),
+        "forgotten": len(blocked),
+    }
+
+
+def _blocked(keys: pa.Table, forgotten: pa.Table) -> pa.Table:
+    """The documents that were forgotten, or whose text was."""
+    same_id, same_text = (
+        pc.is_in(keys[name], forgotten[name].combine_chunks()) for name in ("id", "content_hash")
+    )
+    return keys.filter(pc.or_(same_id, same_text))

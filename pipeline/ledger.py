@@ -46,16 +46,19 @@ def settle(
     drops: pa.Table,
     exact: pa.Table,
     near: pa.Table,
+    blocked: Iterable[str] = (),
 ) -> pa.Table:
     """Give every document that was read its one fate; rows in the order of `read`, quarantined records last.
 
     `read` has the identity columns of all good records, `exact` (id, duplicate_of), `near` (id, duplicate_of,
-    similarity, rule). An exact copy shares what befell its representative: if that one was dropped, so was the copy; if
+    similarity, rule), `blocked` the ids of forgotten texts that came again. An exact copy shares what befell its representative: if that one was dropped, so was the copy; if
     it duplicates a third document, the copy duplicates that one. Raises GristmillError if a fate is missing or double.
     """
     fates: dict[str, dict[str, Any]] = {}
     for row in drops.select(["id", "stage", "rule", "value", "threshold", "detail"]).to_pylist():
         fates[row.pop("id")] = {"fate": "dropped", **row}
+    for id_ in blocked:
+        fates[id_] = {"fate": "forgotten", "stage": "exact_duplicates", "rule": "forgotten"}
     for row in near.to_pylist():
         if row["id"] in fates:
             raise GristmillError(f"document {row['id']} was dropped and a duplicate; this is a bug")
@@ -75,9 +78,10 @@ def settle(
             }
             fates[row["id"]] = fate | {"duplicate_of": row["duplicate_of"]}
         elif representative["fate"] == "dropped":
-            fates[row["id"]] = representative | {"detail": f"exact copy of {row['duplicate_of']}"}
+            detail = f"exact copy of {row['duplicate_of']}"
+            fates[row["id"]] = representative | {"detail": detail, "copy_of": row["duplicate_of"]}
         else:
-            fates[row["id"]] = representative
+            fates[row["id"]] = representative | {"copy_of": row["duplicate_of"]}
     kept: dict[str, Any] = {"fate": "kept"}
     rows = [fates.get(id_, kept) for id_ in read["id"].to_pylist()]
     decided = (
@@ -89,6 +93,7 @@ def settle(
         "duplicate_of",
         "similarity",
         "detail",
+        "copy_of",
     )
     columns = {name: [row.get(name) for row in rows] for name in decided}
     settled = pa.concat_tables([_fates(read, **columns), quarantine])

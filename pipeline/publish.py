@@ -17,7 +17,7 @@ from pipeline.shards import SplitConfig, assign_splits, encode_shard
 from pipeline.stage import Progress, Workspace, run_tasks, total_counts
 from pipeline.tokenizer import TokenizerConfig, train_tokenizer
 from storage.errors import InputError
-from storage.schema import DOCUMENTS, FATES, REJECTS
+from storage.schema import DOCUMENTS, DUPLICATES, FATES, REJECTS
 from storage.shard import Shard, write_shard
 from storage.snapshot import Snapshot
 
@@ -54,7 +54,7 @@ def make_tokenizer(
 def write_shards(
     workspace: Workspace, version: int, executor: Executor, progress: Progress
 ) -> dict[str, int]:
-    """Stage 8: document, signature and token shards of what is kept, one of each a part."""
+    """Stage 8: document, signature and token shards of what is kept, one of each a part; duplicates in theirs."""
     names = zip(workspace.records("filter"), workspace.records("sign"), strict=True)
     tasks = [
         (f"{number:05}", (filtered["name"], signed["name"], version))
@@ -102,12 +102,49 @@ def summarize(workspace: Workspace, parent: Snapshot | None, config: MixConfig) 
     shards = workspace.records("shards")
     fates = workspace.records("fates")[0]
     domains: dict[str, dict[str, Any]] = {}
-    for figures in [before.get("domains", {}), *(record["domains"] for record in shards)]:
-        for domain, counts in figures.items():
+    for added in [before.get("domains", {}), *(record["domains"] for record in shards)]:
+        for domain, counts in added.items():
             _add(domains.setdefault(domain, {}), counts)
+    read_records = workspace.records("read")
+    return _totals(domains, config) | {
+        "rules": fates["rules"],
+        "normalize": dict(sorted(total_counts(read_records, "normalize").items())),
+        "pii": dict(sorted(total_counts(workspace.records("filter"), "pii").items())),
+        "near_duplicates": fates["near_duplicates"],
+        "recall": workspace.records("near")[0]["recall"],
+        "tokenizer": workspace.records("tokenizer")[0]
+        | {"bytes_per_token": bytes_per_token(domains)},
+        "stages": _stage_counts(workspace),
+    }
+
+
+def summarize_change(
+    before: dict[str, Any],
+    gone: dict[str, dict[str, Any]],
+    added: dict[str, dict[str, Any]],
+    config: MixConfig,
+) -> dict[str, Any]:
+    """The summary of a snapshot that reads nothing, from its parent's: without the figures of `gone`, with `added`."""
+    domains: dict[str, dict[str, Any]] = {}
+    for sign, figures_by_domain in ((1, before["domains"]), (-1, gone), (1, added)):
+        for domain, counts in figures_by_domain.items():
+            _add(domains.setdefault(domain, {}), counts, sign)
+    domains = {domain: _tidy(counts) for domain, counts in domains.items() if counts["documents"]}
+    return _totals(domains, config) | {
+        "rules": [],
+        "normalize": {},
+        "pii": {},
+        "near_duplicates": {},
+        "recall": {},
+        "tokenizer": before["tokenizer"] | {"bytes_per_token": bytes_per_token(domains)},
+        "stages": [],
+    }
+
+
+def _totals(domains: dict[str, dict[str, Any]], config: MixConfig) -> dict[str, Any]:
+    """Figures of the whole corpus from those of its domains."""
     domains = dict(sorted(domains.items()))
     train_tokens = {domain: counts["train_tokens"] for domain, counts in domains.items()}
-    read_records = workspace.records("read")
     return {
         "documents": sum(counts["documents"] for counts in domains.values()),
         "text_bytes": sum(counts["num_bytes"] for counts in domains.values()),
@@ -117,16 +154,17 @@ def summarize(workspace: Workspace, parent: Snapshot | None, config: MixConfig) 
             "by_domain": {domain: counts["tokens"] for domain, counts in domains.items()},
         },
         "domains": domains,
-        "rules": fates["rules"],
-        "normalize": dict(sorted(total_counts(read_records, "normalize").items())),
-        "pii": dict(sorted(total_counts(workspace.records("filter"), "pii").items())),
-        "near_duplicates": fates["near_duplicates"],
-        "recall": workspace.records("near")[0]["recall"],
-        "tokenizer": workspace.records("tokenizer")[0]
-        | {"bytes_per_token": bytes_per_token(domains)},
         "mix": mix(train_tokens, config),
-        "stages": _stage_counts(workspace),
     }
+
+
+def _tidy(counts: dict[str, Any]) -> dict[str, Any]:
+    """Counters as if those that came to nothing had never been: no zeros in tables, none at the end of lengths."""
+    lengths = counts["length_log2"]
+    while lengths and not lengths[-1]:
+        lengths = lengths[:-1]
+    named = {key: {k: n for k, n in counts[key].items() if n} for key in ("languages", "licenses")}
+    return counts | named | {"length_log2": lengths}
 
 
 def bytes_per_token(domains: dict[str, dict[str, Any]]) -> dict[str, float]:
@@ -161,7 +199,8 @@ def _stage_counts(workspace: Workspace) -> list[dict[str, Any]]:
     read = workspace.records("read")
     quarantine = sum(record["quarantined"] for record in read)
     good = sum(part["rows"] for record in read for part in record["parts"])
-    unique = good - workspace.records("exact")[0]["duplicate"]
+    exact = workspace.records("exact")[0]
+    unique = good - exact["duplicate"] - exact["forgotten"]
     judged = sum(record["documents"] for record in workspace.records("filter"))
     kept = sum(record["documents"] for record in workspace.records("shards"))
     flow = [("read", good + quarantine, good), ("exact_duplicates", good, unique)]
@@ -169,18 +208,18 @@ def _stage_counts(workspace: Workspace) -> list[dict[str, Any]]:
     return [{"name": name, "documents_in": into, "documents_out": out} for name, into, out in flow]
 
 
-def _add(total: dict[str, Any], more: dict[str, Any]) -> None:
-    """Add nested counters in place: numbers sum, lists sum by position, dicts recurse."""
+def _add(total: dict[str, Any], more: dict[str, Any], sign: int = 1) -> None:
+    """Add nested counters in place, or take them away: numbers sum, lists sum by position, dicts recurse."""
     for key, value in more.items():
         if isinstance(value, dict):
-            _add(total.setdefault(key, {}), value)
+            _add(total.setdefault(key, {}), value, sign)
         elif isinstance(value, list):
             old = total.get(key, [])
             length = max(len(old), len(value))
             padded = [*old, *[0] * (length - len(old))], [*value, *[0] * (length - len(value))]
-            total[key] = [a + b for a, b in zip(*padded, strict=True)]
+            total[key] = [a + sign * b for a, b in zip(*padded, strict=True)]
         else:
-            total[key] = total.get(key, 0) + value
+            total[key] = total.get(key, 0) + sign * value
 
 
 def _kept(workspace: Workspace, name: str) -> pa.Table:
@@ -253,11 +292,12 @@ def _shard_task(workspace: Workspace, name: str, argument: tuple[str, str, int])
     documents = documents.set_column(column, DOCUMENTS.field("split"), splits["split"].take(rows))
     signatures = workspace.read_table(signed)
     signatures = signatures.filter(pc.is_in(signatures["id"], documents["id"].combine_chunks()))
+    shards = _duplicate_shards(workspace, name, filtered, version)
     if not len(documents):
-        return {"shards": [], "documents": 0, "domains": {}}
+        return {"shards": [asdict(shard) for shard in shards], "documents": 0, "domains": {}}
     vocab_size = workspace.records("tokenizer")[0]["vocab_size"]
     tokens = encode_shard(documents, lake.read_bytes(f"{data}/tokenizer.model"), vocab_size)
-    shards = [
+    shards += [
         write_shard(
             lake, f"{data}/documents-{name}.arrow", documents.cast(DOCUMENTS), version=version
         ),
@@ -273,17 +313,31 @@ def _shard_task(workspace: Workspace, name: str, argument: tuple[str, str, int])
     return {
         "shards": [asdict(shard) for shard in shards],
         "documents": len(documents),
-        "domains": _figures(documents, tokens),
+        "domains": figures(documents, tokens),
     }
+
+
+def _duplicate_shards(workspace: Workspace, name: str, filtered: str, version: int) -> list[Shard]:
+    """The near-duplicates among the documents of a filtered part, whole, with the kept document that each repeats."""
+    documents, removed = workspace.read_table(filtered), workspace.read_table("near/removed")
+    rows = pc.index_in(documents["id"], removed["id"].combine_chunks())
+    duplicates = documents.filter(pc.is_valid(rows))
+    if not len(duplicates):
+        return []
+    reasons = removed.take(rows.drop_null())
+    for column in ("duplicate_of", "similarity", "rule"):
+        duplicates = duplicates.append_column(column, reasons[column])
+    path = f"{workspace.data}/duplicates-{name}.arrow"
+    return [write_shard(workspace.lake, path, duplicates.cast(DUPLICATES), version=version)]
 
 
 def _count_tokens(table: pa.Table) -> int:
     return pc.sum(pc.list_value_length(table["tokens"])).as_py() or 0
 
 
-def _figures(documents: pa.Table, tokens: dict[str, pa.Table]) -> dict[str, dict[str, Any]]:
+def figures(documents: pa.Table, tokens: dict[str, pa.Table]) -> dict[str, dict[str, Any]]:
     """Figures by domain that add up over shards and snapshots."""
-    figures: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for domain in sorted(pc.unique(documents["domain"]).to_pylist()):
         table = documents.filter(pc.equal(documents["domain"], domain))
         by_split = {
@@ -293,7 +347,7 @@ def _figures(documents: pa.Table, tokens: dict[str, pa.Table]) -> dict[str, dict
         sizes = table["num_bytes"].to_numpy()
         toxicity = table["toxicity"].to_numpy()
         top = len(TOXICITY_EDGES) - 2
-        figures[domain] = {
+        found[domain] = {
             "documents": len(table),
             "validation_documents": pc.sum(pc.equal(table["split"], "validation")).as_py(),
             "num_bytes": int(sizes.sum()),
@@ -308,7 +362,7 @@ def _figures(documents: pa.Table, tokens: dict[str, pa.Table]) -> dict[str, dict
                 [min(int(score * 10), top) for score in toxicity], top + 1
             ),
         }
-    return figures
+    return found
 
 
 def _histogram(positions: Sequence[int], length: int = 0) -> list[int]:
@@ -334,6 +388,7 @@ def _fates_task(
         ),
         exact,
         near,
+        workspace.read_table("exact/blocked")["id"].to_pylist(),
     )
     shards = []
     for number, start in enumerate(range(0, len(fates), FATES_PER_SHARD)):
@@ -350,16 +405,8 @@ def _fates_task(
 
     edges = workspace.read_table("near/edges")
     shards.append(write_shard(lake, f"{data}/edges-00000.arrow", edges, version=version))
-    written = [
-        Shard(**shard) for record in workspace.records("shards") for shard in record["shards"]
-    ]
-    signatures, documents = (
-        [_read_shard(workspace, shard) for shard in written if shard.kind == kind]
-        for kind in ("signatures", "documents")
-    )
-    runs, replaced = next_runs(parent, signatures, documents, config)
-    for kind, run in runs.items():
-        shards.append(write_shard(lake, f"{data}/{kind}-00000.arrow", run, version=version))
+    runs, replaced = write_runs(workspace, parent, version, config)
+    shards += runs
     similarities = edges["jaccard"].to_pylist()
     return {
         "shards": [asdict(shard) for shard in shards],
@@ -375,6 +422,26 @@ def _fates_task(
             ),
         },
     }
+
+
+def write_runs(
+    workspace: Workspace, parent: Snapshot | None, version: int, config: DedupConfig
+) -> tuple[list[Shard], list[str]]:
+    """The runs of sorted keys that the new snapshot adds, and the paths of those that it replaces."""
+    written = [
+        Shard(**shard) for record in workspace.records("shards") for shard in record["shards"]
+    ]
+    signatures, documents = (
+        [_read_shard(workspace, shard) for shard in written if shard.kind == kind]
+        for kind in ("signatures", "documents")
+    )
+    runs, replaced = next_runs(parent, signatures, documents, config)
+    lake, data = workspace.lake, workspace.data
+    shards = [
+        write_shard(lake, f"{data}/{kind}-00000.arrow", run, version=version)
+        for kind, run in runs.items()
+    ]
+    return shards, replaced
 
 
 def _read_shard(workspace: Workspace, shard: Shard) -> pa.Table:

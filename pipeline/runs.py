@@ -7,11 +7,12 @@ Documents are numbered through all signature shards of the chain: old shards nev
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.minhash import (
@@ -44,6 +45,8 @@ class BandRun:
     """Shape (bands, entries), ascending in each band."""
     rows: NDArray[np.uint32]
     """Number of the document of each key, ascending among equal keys; the same shape."""
+    hidden: Rows = field(default_factory=lambda: np.empty(0, np.int64))
+    """Numbers of documents that do not count any more, ascending."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,8 +144,23 @@ def band_runs(snapshot: Snapshot, config: "DedupConfig") -> list[BandRun]:
     """
     check_published(snapshot, config)
     if _is_made_otherwise(snapshot, config):
-        return _runs_anew(snapshot, config)
-    return [_as_run(snapshot.open(shard), config.bands) for shard in snapshot.shards("band_keys")]
+        runs = _runs_anew(snapshot, config)
+    else:
+        shards = snapshot.shards("band_keys")
+        runs = [_as_run(snapshot.open(shard), config.bands) for shard in shards]
+    hidden = hidden_documents(snapshot)
+    return [replace(run, hidden=hidden) for run in runs]
+
+
+def hidden_documents(snapshot: Snapshot) -> Rows:
+    """Numbers of the documents that tombstones hide, ascending; reads ids only where there may be some."""
+    found, start = [np.empty(0, np.int64)], 0
+    for shard in snapshot.shards("signatures"):
+        visible = snapshot.visible(shard)
+        if visible is not None:
+            found.append(np.flatnonzero(~visible.to_numpy(zero_copy_only=False)) + start)
+        start += shard.rows
+    return np.concatenate(found)
 
 
 def published_copies(snapshot: Snapshot, content_hashes: pa.ChunkedArray) -> pa.Table:
@@ -159,9 +177,20 @@ def published_copies(snapshot: Snapshot, content_hashes: pa.ChunkedArray) -> pa.
         places, owners = places[is_equal], owners[is_equal]
         ids.append(np.stack([high[places], low[places]], axis=1))
         hashes.append(wanted[owners])
-    return pa.table(
+    table = pa.table(
         {"id": words_hex(np.concatenate(ids)), "content_hash": words_hex(np.concatenate(hashes))}
     )
+    return table.filter(pc.invert(pc.is_in(table["id"], value_set=_not_kept(snapshot))))
+
+
+def _not_kept(snapshot: Snapshot) -> pa.Array:
+    """Ids that have a tombstone and were not kept again since."""
+    ids, versions = snapshot.tombstones["id"].combine_chunks(), snapshot.tombstones["version"]
+    for version in pc.unique(versions).to_pylist():
+        for shard in snapshot.shards("documents", version=version):
+            again = snapshot.open(shard)["id"].combine_chunks()
+            ids = ids.filter(pc.invert(pc.is_in(ids, value_set=again)))
+    return ids
 
 
 def take_documents(snapshot: Snapshot, rows: Rows) -> Iterator[pa.Table]:
@@ -171,7 +200,7 @@ def take_documents(snapshot: Snapshot, rows: Rows) -> Iterator[pa.Table]:
     for shard in snapshot.shards("documents"):
         first, last = np.searchsorted(rows, [start, start + shard.rows])
         if last > first:
-            yield snapshot.open(shard).take(pa.array(rows[first:last] - start))
+            yield snapshot.open_whole(shard).take(pa.array(rows[first:last] - start))
         start += shard.rows
 
 
@@ -180,8 +209,15 @@ def find_keys(run: BandRun, band: int, keys: Hashes, at_most: int) -> tuple[Rows
 
     At most so many documents a key, the first published. `O(m log n)` for m keys.
     """
-    places, owners = _ranges(run.keys[band], keys, at_most)
-    return run.rows[band][places].astype(np.int64), owners
+    if not len(run.hidden):
+        places, owners = _ranges(run.keys[band], keys, at_most)
+        return run.rows[band][places].astype(np.int64), owners
+    places, owners = _ranges(run.keys[band], keys)
+    rows = run.rows[band][places].astype(np.int64)
+    counts = run.hidden[np.searchsorted(run.hidden[:-1], rows)] != rows
+    rows, owners = rows[counts], owners[counts]
+    within = np.arange(len(owners)) - np.searchsorted(owners, owners)
+    return rows[within < at_most], owners[within < at_most]
 
 
 def hex_words(column: pa.ChunkedArray | pa.Array) -> Hashes:
@@ -261,7 +297,7 @@ def _column(table: pa.Table, name: str) -> NDArray[Any]:
 
 
 def _runs_anew(snapshot: Snapshot, config: "DedupConfig") -> list[BandRun]:
-    tables = [snapshot.open(shard) for shard in snapshot.shards("signatures")]
+    tables = [snapshot.open_whole(shard) for shard in snapshot.shards("signatures")]
     return [_as_run(band_key_run(tables, config), config.bands)]
 
 

@@ -7,11 +7,12 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from typing import Any
 
 from storage.disk import is_temporary
 from storage.errors import BusyError, ConfigError, CorruptError, LakeError, NotFoundError
 from storage.lake import Entry, Lake
-from storage.shard import damaged_file, missing_file
+from storage.shard import REMEDY, damaged_file, missing_file
 from storage.snapshot import Manifest, Snapshot, is_name, manifest_path
 
 logger = logging.getLogger(__name__)
@@ -42,13 +43,59 @@ def versions(lake: Lake, name: str) -> list[int]:
 def read_manifest(lake: Lake, name: str, version: int) -> Manifest:
     """The manifest of a snapshot. Raises NotFoundError, or CorruptError if it is damaged."""
     path = manifest_path(name, version)
-    manifest = Manifest.from_json(lake.read_bytes(path), lake.where(path))
+    try:
+        data = lake.read_bytes(path)
+    except NotFoundError as error:
+        raise NotFoundError(_was_dropped(lake, name, version) or str(error)) from error
+    manifest = Manifest.from_json(data, lake.where(path))
     if (manifest.name, manifest.version) != (name, version):
         raise CorruptError(
             f"{lake.where(path)}: expected the manifest of {name}@{version}, got that of {manifest.ref}; "
             "a file was copied or renamed: put the right one back"
         )
     return manifest
+
+
+def dropped_path(name: str, version: int) -> str:
+    """Where it stands that a snapshot was dropped: JSON with its hash, why, and what came in its place."""
+    return f"corpora/{name}/dropped/{version:06}.json"
+
+
+def dropped_versions(lake: Lake, name: str) -> dict[int, dict[str, Any]]:
+    """What stands of the snapshots of a corpus that were dropped for good, by version: hash, why, paths, ..."""
+    found = {}
+    for entry in lake.list(f"corpora/{name}/dropped"):
+        match = re.fullmatch(r".*/([0-9]{6,})\.json", entry.path)
+        if match and not lake.exists(manifest_path(name, int(match[1]))):
+            found[int(match[1])] = _dropped(lake, name, int(match[1]))
+    return found
+
+
+_RECORDED = ("hash", "dropped_at", "why", "in_its_place", "tokenizer", "paths")
+
+
+def _dropped(lake: Lake, name: str, version: int) -> dict[str, Any]:
+    path = dropped_path(name, version)
+    data = lake.read_bytes(path)
+    try:
+        body = dict(json.loads(data))
+        return {key: body[key] for key in _RECORDED}
+    except (ValueError, TypeError, KeyError) as error:
+        raise CorruptError(
+            f"{lake.where(path)}: expected JSON that says why the snapshot was dropped, got {data[:40]!r}; {REMEDY}"
+        ) from error
+
+
+def _was_dropped(lake: Lake, name: str, version: int) -> str:
+    """What to say of a snapshot that was dropped; empty if it was not."""
+    if not lake.exists(dropped_path(name, version)):
+        return ""
+    about = _dropped(lake, name, version)
+    return (
+        f"{name}@{version}: expected a snapshot, but 'gristmill gc --purge' dropped it on {about['dropped_at']}: "
+        f"{about['why']}; in its place there is {about['in_its_place']}, and what was trained on it can be "
+        "sampled and evaluated, not trained further"
+    )
 
 
 def resolve(lake: Lake, ref: str) -> Snapshot:
@@ -65,7 +112,8 @@ def resolve(lake: Lake, ref: str) -> Snapshot:
     if wanted not in ("", "latest"):
         if int(wanted) not in found:
             raise NotFoundError(
-                f"{ref}: expected one of {_refs(name, found)} in {lake}, got version {wanted}"
+                _was_dropped(lake, name, int(wanted))
+                or f"{ref}: expected one of {_refs(name, found)} in {lake}, got version {wanted}"
             )
         return Snapshot(lake, read_manifest(lake, name, int(wanted)))
     for version in reversed(found):
@@ -76,6 +124,23 @@ def resolve(lake: Lake, ref: str) -> Snapshot:
         f"{ref}: expected a promoted snapshot in {lake}, but none of {_refs(name, found)} passed its gates; "
         f"name one to use it all the same, or see why with 'gristmill inspect {name}@{found[-1]}'"
     )
+
+
+def resolve_tokenizer(lake: Lake, ref: str) -> Snapshot:
+    """A snapshot with the tokenizer of `ref`: itself, or if it was dropped, the one that came in its place.
+
+    Raises what `resolve` raises; NotFoundError too if the one in its place has another tokenizer.
+    """
+    name, _, version = ref.partition("@")
+    if not version.isdecimal() or lake.exists(manifest_path(name, int(version))):
+        return resolve(lake, ref)
+    if not lake.exists(dropped_path(name, int(version))):
+        return resolve(lake, ref)  # for its message
+    about = _dropped(lake, name, int(version))
+    found = resolve_tokenizer(lake, about["in_its_place"])
+    if (found.manifest.tokenizer or {}).get("checksum") != about["tokenizer"]:
+        raise NotFoundError(_was_dropped(lake, name, int(version)))
+    return found
 
 
 def _no_such_corpus(lake: Lake, name: str) -> str:
@@ -128,8 +193,11 @@ def verify(lake: Lake, ref: str | None = None, progress: Progress | None = None)
 def _sound_manifests(lake: Lake, problems: list[str]) -> Iterator[Manifest]:
     for name in list_corpora(lake):
         found = versions(lake, name)
-        hashes = {""}
+        dropped = dropped_versions(lake, name)
+        hashes = {"", *(about["hash"] for about in dropped.values())}
         for version in range(1, found[-1] + 1):
+            if version in dropped:
+                continue
             try:
                 manifest = read_manifest(lake, name, version)
             except (CorruptError, NotFoundError) as error:
@@ -148,6 +216,9 @@ def _broken_references(lake: Lake) -> list[str]:
     for run in lake.list_folders("runs"):
         try:
             name, version, expected = _snapshot_of(lake, run)
+            dropped = dropped_versions(lake, name).get(version) if name else None
+            if dropped is not None and dropped["hash"] == expected:
+                continue
             if (
                 name
                 and (found := read_manifest(lake, name, version).hash()) != expected
@@ -180,6 +251,12 @@ def _snapshot_of(lake: Lake, run: str) -> tuple[str, int, str]:
         ) from error
 
 
+def training_runs(lake: Lake) -> list[tuple[str, str, int]]:
+    """Each training run that has begun, with the corpus and version it was begun on."""
+    found = [(run, *_snapshot_of(lake, run)[:2]) for run in lake.list_folders("runs")]
+    return [item for item in found if item[1]]
+
+
 def gc(lake: Lake, *, dry_run: bool = False, min_age_s: float = 86400) -> list[Entry]:
     """Remove files that nothing reaches and that are older than `min_age_s` seconds; return them, sorted by path.
 
@@ -194,7 +271,11 @@ def gc(lake: Lake, *, dry_run: bool = False, min_age_s: float = 86400) -> list[E
         _reachable(lake, name)  # for its errors
     runs = [_snapshot_of(lake, run) for run in lake.list_folders("runs")]
     lost = {
-        name for name, version, _ in runs if name and not lake.exists(manifest_path(name, version))
+        name
+        for name, version, _ in runs
+        if name
+        and not lake.exists(manifest_path(name, version))
+        and not lake.exists(dropped_path(name, version))
     }
 
     removed = [
@@ -203,7 +284,7 @@ def gc(lake: Lake, *, dry_run: bool = False, min_age_s: float = 86400) -> list[E
         if _is_leftover(entry) and entry.modified < too_young
     ]
     if not dry_run:
-        _delete(lake, removed)
+        delete_entries(lake, removed)
     for name in corpora:
         if name in lost:
             continue
@@ -212,13 +293,13 @@ def gc(lake: Lake, *, dry_run: bool = False, min_age_s: float = 86400) -> list[E
             # it has published by now must be looked up once it is done.
             lock = lake.lock(f"build-{name}", doing=f"collecting garbage in '{name}'")
             with nullcontext() if dry_run else lock:
-                unreachable = _unreachable(lake, name, too_young)
+                found = unreachable(lake, name, too_young)
                 if not dry_run:
-                    _delete(lake, unreachable)
+                    delete_entries(lake, found)
         except BusyError as error:
             logger.info("%s: left alone (%s)", name, error)
             continue
-        removed += unreachable
+        removed += found
     return sorted(removed, key=lambda entry: entry.path)
 
 
@@ -232,7 +313,8 @@ def _reachable(lake: Lake, name: str) -> set[str]:
     return paths
 
 
-def _unreachable(lake: Lake, name: str, too_young: float) -> list[Entry]:
+def unreachable(lake: Lake, name: str, too_young: float) -> list[Entry]:
+    """Files of a corpus that no snapshot names, of builds that did nothing since `too_young` (seconds since 1970)."""
     reachable = _reachable(lake, name)
     builds: dict[str, list[Entry]] = {}
     unreachable = []
@@ -252,7 +334,7 @@ def _is_leftover(entry: Entry) -> bool:
     return is_temporary(entry.path.rsplit("/", 1)[-1])
 
 
-def _delete(lake: Lake, entries: list[Entry]) -> None:
+def delete_entries(lake: Lake, entries: list[Entry]) -> None:
     """Remove files, and the folders of builds that are empty then."""
     for entry in entries:
         logger.info("removed %s (%d bytes): nothing needs it", entry.path, entry.num_bytes)

@@ -181,6 +181,11 @@ class Lake:
         """Remove the folder `prefix` with all files below it, temporary ones too; no error if there is none."""
         self._store.delete_folder(_inside(prefix.removesuffix("/")))
 
+    def delete_downloads(self) -> None:
+        """Remove what this machine has downloaded of a lake in a bucket; a local lake has no such thing."""
+        if self.root is None:
+            Disk(self.cache, _before).delete_folder("files")
+
     @contextmanager
     def lock(self, name: str, doing: str) -> Iterator[None]:
         """Hold the lock `name` during the block; `doing` ("building 'x'") is what others are told meanwhile.

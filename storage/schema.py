@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from storage.errors import CorruptError
 
-FORMAT = 1
+FORMAT = 2
 """Version of the on-disk format; readers refuse any other."""
 
 SIGNATURE_KEY = b"gristmill.signature"
@@ -72,8 +72,50 @@ FATES = _schema(
             "similarity", pa.float32(), "Jaccard similarity or containment with it", nullable=True
         ),
         _field("detail", pa.string(), "reason in words (quarantine)", nullable=True),
+        _field(
+            "copy_of",
+            pa.string(),
+            "document with the same text, whose fate this one shares; null if that one is kept",
+            nullable=True,
+        ),
     ],
 )
+
+CHANGES = _schema("changes", list(FATES))
+"""New fates of documents that an earlier snapshot read; the newest row of a document holds, and `FATES` without one."""
+
+DUPLICATES = _schema(
+    "duplicates",
+    [
+        *DOCUMENTS,
+        _field("duplicate_of", pa.string(), "kept document in whose favour this one was removed"),
+        _field("similarity", pa.float32(), "Jaccard similarity or containment with it"),
+        _field("rule", pa.string(), "near_duplicate, contained or exact"),
+    ],
+)
+"""Documents that were removed as near-duplicates, whole: if the kept one is forgotten, the best of them comes back."""
+
+TOMBSTONES = _schema(
+    "tombstones",
+    [
+        _field(
+            "id", pa.string(), "document whose rows in shards of versions before this one are void"
+        ),
+        _field(
+            "content_hash",
+            pa.string(),
+            "hash of its text, which is not taken in again if forgotten; empty if it was not stored",
+        ),
+        _field(
+            "reason",
+            pa.string(),
+            "forgotten, or displaced: its fate changed, and rows of this version say what holds",
+        ),
+    ],
+)
+
+HIDES = ("documents", "duplicates", "rejects", "signatures", "tokens")
+"""Kinds of shards with one row a document, in which tombstones hide rows."""
 
 REJECTS = _schema(
     "rejects",
@@ -164,7 +206,10 @@ def tokens_schema(vocab_size: int) -> pa.Schema:
 
 SCHEMAS = {
     "documents": DOCUMENTS,
+    "duplicates": DUPLICATES,
     "fates": FATES,
+    "changes": CHANGES,
+    "tombstones": TOMBSTONES,
     "rejects": REJECTS,
     "signatures": SIGNATURES,
     "band_keys": BAND_KEYS,

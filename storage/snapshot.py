@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from storage.errors import (
     ConfigError,
@@ -26,8 +27,14 @@ from storage.errors import (
     NotFoundError,
 )
 from storage.lake import Lake
-from storage.schema import FATES_IN_ORDER
+from storage.schema import FATES_IN_ORDER, HIDES
 from storage.shard import REMEDY, Shard, damaged_file, missing_file, open_shard
+from storage.tombstones import (
+    hidden_ids,
+    join_tombstones,
+    overlay_changes,
+    visible_rows,
+)
 
 if TYPE_CHECKING:
     import datasets
@@ -295,12 +302,53 @@ class Snapshot:
         ]
 
     def open(self, shard: Shard) -> pa.Table:
-        """A shard's table; see `open_shard`."""
+        """The rows of a shard that count: all but those that tombstones hide; see `open_shard`.
+
+        Where nothing is hidden, that is the shard itself, over its memory map.
+        """
+        table = self.open_whole(shard)
+        visible = self.visible(shard, table)
+        return table if visible is None else table.filter(visible)
+
+    def open_whole(self, shard: Shard) -> pa.Table:
+        """A shard's table as it was written, hidden rows too; see `open_shard`."""
         return open_shard(self.lake, shard)
+
+    def visible(self, shard: Shard, table: pa.Table | None = None) -> pa.BooleanArray | None:
+        """Which rows of a shard count, None for all of them. `table` is the shard as it was written, if it is at hand."""
+        hidden = self._hidden.get(shard.version) if shard.kind in HIDES else None
+        if hidden is None:
+            return None
+        return visible_rows(self.open_whole(shard) if table is None else table, hidden)
+
+    def hides(self, shard: Shard, id_: str) -> bool:
+        """Whether a tombstone hides a document's row, if there is one, in a shard."""
+        hidden = self._hidden.get(shard.version) if shard.kind in HIDES else None
+        return hidden is not None and pc.index(hidden, id_).as_py() >= 0
 
     def documents(self) -> Iterator[pa.Table]:
         """The kept documents, one table a shard."""
         return map(self.open, self.shards("documents"))
+
+    def fates(self) -> Iterator[pa.Table]:
+        """What became of every document that was ever read, as it holds now; one table a shard, a row a document."""
+        changes = [self.open(shard) for shard in self.shards("changes")]
+        return overlay_changes(map(self.open, self.shards("fates")), changes)
+
+    @functools.cached_property
+    def tombstones(self) -> pa.Table:
+        """TOMBSTONES of the snapshot and those before it, the oldest first, each with its `version`."""
+        shards = self.shards("tombstones")
+        return join_tombstones((shard.version, self.open_whole(shard)) for shard in shards)
+
+    def forgotten(self) -> pa.Table:
+        """TOMBSTONES of the documents that were forgotten: neither they nor their texts are taken in again."""
+        return self.tombstones.filter(pc.equal(self.tombstones["reason"], "forgotten"))
+
+    @functools.cached_property
+    def _hidden(self) -> dict[int, pa.Array]:
+        versions = {shard.version for shard in self.manifest.shards}
+        return hidden_ids(self.tombstones, sorted(versions))
 
     def tokenizer_bytes(self) -> bytes:
         """The SentencePiece model. Raises CorruptError unless its checksum is right, NotFoundError without one."""

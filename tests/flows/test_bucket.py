@@ -58,7 +58,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_everything_in_a_bucket(
     bucket: str, gristmill: Command, tiny_recipe: Path, tmp_path: Path
 ) -> None:
-    """Build, build again, train, sample, inspect, dump, verify, gc: the same hashes as on a disk."""
+    """Build, build again, train, sample, inspect, dump, verify, gc, forget: the same hashes as on a disk."""
 
     def both(*arguments: object, code: int = 0) -> list[Any]:
         answers = [gristmill(*arguments, "--lake", lake) for lake in (bucket, tmp_path / "lake")]
@@ -88,6 +88,14 @@ def test_everything_in_a_bucket(
     assert both("gc", "--min-age", 0, "--json")[0].json["removed"] == []
     assert both("verify", "--json")[0].json["sound"]
     both("inspect", "tiny@2", code=2)
+    forgotten = both("forget", "--uri", "prose/0-00[12].txt", "--yes", "--json")
+    assert forgotten[0].json["hash"] == forgotten[1].json["hash"]
+    purged = both("gc", "--purge", "--yes", "--json")
+    assert purged[0].json["purged"] == purged[1].json["purged"]
+    assert not list(tmp_path.glob("home/.cache/gristmill/*/files/**/*.arrow"))
+    there, here = both("dump", "tiny")
+    assert there.out == here.out
+    assert both("verify", "--json")[0].json["sound"]
 
 
 def test_bucket_that_is_not_there(bucket: str, gristmill: Command, tiny_recipe: Path) -> None:

@@ -26,6 +26,7 @@ COMMANDS = [
     "sample",
     "inspect",
     "dump",
+    "forget",
     "why",
     "hash",
     "verify",

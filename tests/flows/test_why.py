@@ -20,7 +20,7 @@ from pipeline.build import build
 from pipeline.display import visible
 from storage.catalog import resolve
 from storage.lake import Lake
-from storage.schema import DOCUMENTS, EDGES, FATES, REJECTS, tokens_schema
+from storage.schema import DOCUMENTS, DUPLICATES, EDGES, FATES, REJECTS, tokens_schema
 from storage.shard import write_shard
 from storage.snapshot import Manifest, Snapshot, commit_snapshot
 
@@ -83,7 +83,11 @@ def publish(
         ),
         "rejects": pa.Table.from_pylist(list(rejects), REJECTS),
         "duplicates": pa.Table.from_pylist(
-            list(duplicates), DOCUMENTS.with_metadata({"gristmill.kind": "duplicates", "gristmill.format": "1"})
+            [
+                {"duplicate_of": id_of(0), "similarity": 0.75, "rule": "near_duplicate"} | row
+                for row in duplicates
+            ],
+            DUPLICATES,
         ),
     }  # fmt: skip
     shards = tuple(

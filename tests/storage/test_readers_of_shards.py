@@ -10,6 +10,7 @@ import pyarrow.dataset
 import pytest
 
 from storage.lake import Lake
+from storage.schema import DUPLICATES
 from storage.shard import Shard, write_shard
 from storage.snapshot import Snapshot
 
@@ -21,11 +22,18 @@ TOKENS = [[1, 17, 4095], [1], [1, 2, 3, 4, 5]]
 def shards(
     local_lake: Lake, documents: Callable[..., pa.Table], tokens: Callable[..., pa.Table]
 ) -> list[tuple[Shard, str, str, list]]:
-    """(shard, file, column, its values) of a documents and a tokens shard."""
+    """(shard, file, column, its values) of a documents, a duplicates and a tokens shard."""
+    copies = documents(TEXTS)
+    for name, value in (("duplicate_of", "0" * 32), ("similarity", 0.9), ("rule", "contained")):
+        copies = copies.append_column(
+            DUPLICATES.field(name), pa.array([value] * 3, DUPLICATES.field(name).type)
+        )
+    stored = write_shard(local_lake, "data/duplicates-00000.arrow", copies.cast(DUPLICATES))
     text = write_shard(local_lake, "data/documents-00000.arrow", documents(TEXTS))
     flat = write_shard(local_lake, "data/tokens-train-00000.arrow", tokens(TOKENS))
     return [
         (text, str(local_lake.local_path(text.path)), "text", TEXTS),
+        (stored, str(local_lake.local_path(stored.path)), "text", TEXTS),
         (flat, str(local_lake.local_path(flat.path)), "tokens", TOKENS),
     ]
 

@@ -308,12 +308,12 @@ def test_other_kinds_and_formats_are_refused(local_lake: Lake) -> None:
     """A sound file that is not what the manifest says it is, or of a format to come."""
     edges = write_shard(local_lake, "data/edges-00000.arrow", EDGES.empty_table())
     with pytest.raises(
-        CorruptError, match="expected a 'fates' shard of format 1, got 'edges' of format 1"
+        CorruptError, match="expected a 'fates' shard of format 2, got 'edges' of format 2"
     ):
         open_shard(local_lake, replace(edges, kind="fates"))
     with pytest.raises(CorruptError, match="expected 5 rows, got 0"):
         open_shard(local_lake, replace(edges, rows=5))
-    marks = {"gristmill.kind": "edges", "gristmill.format": "2"}
+    marks = {"gristmill.kind": "edges", "gristmill.format": "3"}
     future = EDGES.empty_table().replace_schema_metadata(marks)
     with (
         local_lake.writer("data/edges-00001.arrow") as file,
@@ -321,7 +321,7 @@ def test_other_kinds_and_formats_are_refused(local_lake: Lake) -> None:
     ):
         sink.write_table(future)
     with pytest.raises(
-        CorruptError, match="got 'edges' of format 2; if a newer gristmill wrote it, upgrade"
+        CorruptError, match="got 'edges' of format 3; if a newer gristmill wrote it, upgrade"
     ):
         describe_shard(local_lake, "data/edges-00001.arrow")
     local_lake.write_bytes("data/edges-00002.arrow", b"ARROW1 not really")

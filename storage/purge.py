@@ -1,0 +1,223 @@
+"""Purging: the bytes of forgotten documents leave the lake, with the snapshots that cannot be read without them.
+
+Shards never change, so those that the newest snapshot needs and that still hold forgotten rows are written anew without
+them, into a snapshot that says the same in every other way. Then the older snapshots that name the old files are
+dropped, each with a record that says so, and the files go. In this order, so that after a crash at any point every
+snapshot that exists can be read, and the same command goes on.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.catalog import (
+    delete_entries,
+    dropped_path,
+    dropped_versions,
+    read_manifest,
+    training_runs,
+    unreachable,
+    versions,
+)
+from storage.lake import Entry, Lake
+from storage.schema import HIDES
+from storage.shard import Shard, write_shard
+from storage.snapshot import Manifest, Snapshot, commit_snapshot, manifest_path
+from storage.tombstones import renumber_band_keys
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int | None, str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PurgePlan:
+    """What purging a corpus comes to."""
+
+    newest: Snapshot
+    """The snapshot that stays, or in whose place the rewritten one comes."""
+    rewrite: tuple[str, ...]
+    """Paths of its shards that hold forgotten rows, and of the band keys that go with them."""
+    drop: tuple[int, ...]
+    """Versions that name a file with forgotten rows, ascending; with the newest, if that is rewritten."""
+    runs: tuple[tuple[str, int], ...]
+    """Training runs on the versions that are dropped: they can be sampled and evaluated, but not gone on with."""
+
+    leftover: tuple[Entry, ...]
+    """Files of snapshots that were dropped before, which a purge that was killed did not come to remove."""
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether anything is to be done."""
+        return bool(self.rewrite or self.drop or self.leftover)
+
+
+def plan_purge(lake: Lake, name: str) -> PurgePlan | None:
+    """Look for forgotten rows in the shards of all snapshots of a corpus; None if it has forgotten nothing.
+
+    Opens every shard of documents, tokens, signatures, duplicates and samples once.
+    """
+    manifests = [read_manifest(lake, name, version) for version in versions(lake, name)]
+    promoted = [manifest for manifest in manifests if manifest.status == "promoted"]
+    if not promoted:
+        return None
+    newest = Snapshot(lake, promoted[-1])
+    stones = newest.forgotten()
+    if not len(stones):
+        return None
+    forgotten = _ids_of(stones, manifests, lake)
+    holds: dict[str, bool] = {}
+    for manifest in manifests:
+        snapshot = Snapshot(lake, manifest)
+        for shard in manifest.shards:
+            if shard.kind in HIDES and shard.path not in holds:
+                found = pc.is_in(snapshot.open_whole(shard)["id"], value_set=forgotten)
+                holds[shard.path] = bool(pc.any(found).as_py())
+    rewrite = [shard for shard in newest.manifest.shards if holds.get(shard.path)]
+    # They number documents through all shards of signatures.
+    is_renumbered = any(shard.kind == "signatures" for shard in rewrite)
+    keys = newest.shards("band_keys") if is_renumbered else []
+    drop = [
+        manifest.version
+        for manifest in manifests
+        if any(holds.get(shard.path) for shard in manifest.shards)
+    ]
+    return PurgePlan(
+        newest=newest,
+        rewrite=tuple(shard.path for shard in (*rewrite, *keys)),
+        drop=tuple(drop),
+        runs=tuple(
+            (run, version)
+            for run, corpus, version in training_runs(lake)
+            if corpus == name and version in drop
+        ),
+        leftover=tuple(_leftover(lake, name)),
+    )
+
+
+def _ids_of(stones: pa.Table, manifests: Sequence[Manifest], lake: Lake) -> pa.Array:
+    """Ids of the forgotten documents, and of those with their texts in snapshots that no gate let pass."""
+    ids, hashes = (stones[name].combine_chunks() for name in ("id", "content_hash"))
+    found = set(ids.to_pylist())
+    for manifest in manifests:
+        snapshot = Snapshot(lake, manifest)
+        for shard in manifest.shards if manifest.status != "promoted" else ():
+            if shard.kind in ("documents", "duplicates") and shard.version == manifest.version:
+                table = snapshot.open_whole(shard)
+                same = pc.is_in(table["content_hash"], value_set=hashes)
+                found |= set(table["id"].filter(same).to_pylist())
+    return pa.array(sorted(found), pa.string())
+
+
+def _leftover(lake: Lake, name: str) -> list[Entry]:
+    paths = {path for about in dropped_versions(lake, name).values() for path in about["paths"]}
+    return [entry for entry in unreachable(lake, name, float("inf")) if entry.path in paths]
+
+
+def purge(plan: PurgePlan, *, progress: Progress | None = None) -> tuple[Manifest, list[Entry]]:
+    """Carry it out; the caller holds the corpus's build lock. Returns the snapshot that stays and the files removed.
+
+    A training run on a snapshot that goes must not be at work: BusyError is raised before anything is touched.
+    """
+    lake, newest = plan.newest.lake, plan.newest.manifest
+    for run, _ in plan.runs:
+        with lake.lock(f"run-{run}", doing=f"purging what run '{run}' trains on"):
+            pass
+    stays = _rewrite(plan, progress) if plan.rewrite else newest
+    removed = []
+    if plan.drop:
+        # Files of builds that did not end may hold the texts as they were read.
+        removed = unreachable(lake, newest.name, float("inf"))
+        delete_entries(lake, removed)
+    for version in plan.drop:
+        _drop(lake, read_manifest(lake, newest.name, version), stays)
+    lake.delete_downloads()
+    leftover = _leftover(lake, newest.name)
+    delete_entries(lake, leftover)
+    return stays, removed + leftover
+
+
+_NOTE = (
+    "this snapshot read nothing: it is the one before it, without the bytes of what was forgotten"
+)
+
+
+def _rewrite(plan: PurgePlan, progress: Progress | None) -> Manifest:
+    """Publish the newest snapshot again, its affected shards without the rows that do not count."""
+    snapshot, before = plan.newest, plan.newest.manifest
+    lake, name = snapshot.lake, before.name
+    what = json.dumps({"purge": snapshot.hash}).encode()
+    build_id = blake2b(what, digest_size=8).hexdigest()
+    folder = f"corpora/{name}/data/{build_id}"
+    affected = set(plan.rewrite)
+    shards: list[Shard] = []
+    masks = [
+        (shard.rows, snapshot.visible(shard) if shard.path in affected else None)
+        for shard in snapshot.shards("signatures")
+    ]
+    done = 0
+    for shard in before.shards:
+        if shard.path not in affected:
+            shards.append(shard)
+            continue
+        table = snapshot.open(shard)
+        if shard.kind == "band_keys":
+            table = renumber_band_keys(table, masks)
+        if len(table) or shard.kind == "band_keys":
+            # Of one kind and version there may be several, and of one number several versions.
+            path = f"{folder}/{Path(shard.path).stem}-of-{shard.version:06}.arrow"
+            shards.append(write_shard(lake, path, table, split=shard.split, version=shard.version))
+        done += 1
+        if progress is not None:
+            progress("purge", done, len(affected), "shards")
+    tokenizer = before.tokenizer
+    if tokenizer is not None:
+        path = f"{folder}/tokenizer.model"
+        lake.write_bytes(path, snapshot.tokenizer_bytes())
+        tokenizer = tokenizer | {"path": path}
+    # Their version is that of the rows, not of this snapshot, so `commit_snapshot` does not know them as new.
+    lake.sync_names([shard.path for shard in shards if shard.path.startswith(folder)])
+    about = ("forget", "notes")  # of that snapshot alone
+    figures = {key: value for key, value in before.summary.items() if key not in about}
+    manifest = replace(
+        before,
+        version=max(versions(lake, name)) + 1,
+        parent=snapshot.hash,
+        build_id=build_id,
+        shards=tuple(shards),
+        tokenizer=tokenizer,
+        funnel={},
+        gates=[],
+        summary=figures | {"purge": {"shards": len(affected)}, "notes": [_NOTE]},
+        commit={},
+    )
+    return commit_snapshot(lake, manifest)
+
+
+def _drop(lake: Lake, manifest: Manifest, stays: Manifest) -> None:
+    """Write down that a snapshot was dropped, then take its manifest and report away."""
+    record: dict[str, Any] = {
+        "format": 1,
+        "snapshot": manifest.ref,
+        "hash": manifest.hash(),
+        "parent": manifest.parent,
+        "dropped_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "why": "it held documents that were forgotten",
+        "in_its_place": stays.ref,
+        "tokenizer": manifest.tokenizer and manifest.tokenizer["checksum"],
+        "paths": sorted(shard.path for shard in manifest.shards)
+        + ([manifest.tokenizer["path"]] if manifest.tokenizer else []),
+    }
+    path = dropped_path(manifest.name, manifest.version)
+    lake.write_bytes(path, (json.dumps(record, indent=2, sort_keys=True) + "\n").encode())
+    lake.delete(f"corpora/{manifest.name}/reports/{manifest.version:06}.html")
+    lake.delete(manifest_path(manifest.name, manifest.version))
+    logger.info("dropped %s: %s", manifest.ref, record["why"])
