@@ -66,7 +66,7 @@ class FileDedup:
 
 @dataclass(frozen=True, kw_only=True)
 class FileDedupResult:
-    """What became of the rows: documents = kept + exact + near_duplicate + contained; other rows are rejected or blank."""
+    """What became of the rows: documents = kept + exact + near_duplicate + contained; other rows: rejected, blank."""
 
     documents: int
     """Rows with a text."""
