@@ -108,8 +108,8 @@ def table_rows(part: Part, fields: Fields, limits: ReadLimits) -> Iterator[Rows]
             num_bytes += _text_bytes(batch[fields.text])
             if num_bytes > most:
                 raise InputError(
-                    f"{file.name}: expected at most {limits.max_ratio:g} times the file's size as text, got {num_bytes} "
-                    f"bytes out of {file.num_bytes}; if the file is sound, raise read.max_ratio"
+                    f"{file.name}: expected at most {limits.max_ratio:g} times the file's size as text, got "
+                    f"{num_bytes} bytes out of {file.num_bytes}; if the file is sound, raise read.max_ratio"
                 )
             for piece in _pieces(batch, fields.text):
                 yield _rows(piece, fields, limits)

@@ -241,7 +241,7 @@ def table_of(texts: Sequence[str], text_type: pa.DataType | None = None) -> pa.T
     "text_type", [pa.string(), pa.large_string(), pa.string_view(), "dictionary"]
 )
 def test_tables_keep_schema_and_rows(ending: str, text_type: Any, tmp_path: Path) -> None:
-    """OUT has the columns, types and metadata of the input, and of its rows those that stay; it may be of another kind."""
+    """OUT has the columns, types and metadata of the input, and the rows that stay; it may be of another kind."""
     texts = documents()
     table = table_of(texts, text_type)
     write_table(table, tmp_path / f"in{ending}")
@@ -432,7 +432,7 @@ def _kind(name: str) -> Kind:
 
 @pytest.mark.parametrize("ending", [".parquet", ".arrow"])
 def test_small_file_that_stands_for_a_huge_table_is_refused(ending: str, tmp_path: Path) -> None:
-    """One long text and many rows that name it: refused before it is unpacked; with a few rows it is a table like others."""
+    """One long text and many rows that name it: refused before it is unpacked; few rows are fine."""
     texts = pa.DictionaryArray.from_arrays(pa.array([0] * 1000, pa.int32()), ["abcd " * 40_000])
     path = tmp_path / f"in{ending}"
     write_table(pa.table({"text": texts}), path)
