@@ -178,7 +178,8 @@ def _near_task(
         config,
         probes=planted.probes,
         folder=workspace.scratch("near"),
-        executor=executor,
+        # Elsewhere, the files of a lake in a bucket are not to be seen.
+        executor=executor if workspace.lake.is_local or executor.is_local else Executor(),
     )
     workspace.write_table("near/edges", found.edges)
     workspace.write_table("near/removed", found.removed)

@@ -63,6 +63,15 @@ def test_text_for_a_terminal_of_few_characters(tmp_path: Path) -> None:
     assert "lake ?" in done.stdout
 
 
+def test_json_holds_nothing_that_a_terminal_obeys(tmp_path: Path) -> None:
+    """Marks that turn the direction of writing, and controls, are escaped; the values are the same."""
+    hostile = "gpj.\u202e\x9b31m\u200b"
+    done = shell('gristmill inspect "$@" --json', hostile, "--lake", tmp_path / "lake")
+    assert done.returncode == 1 or done.returncode == 2
+    assert not set(done.stdout) & set(hostile[4:6] + hostile[-1])
+    assert hostile in json.loads(done.stdout)["error"]
+
+
 def test_signal_that_python_swallows_still_stops(capfd: pytest.CaptureFixture[str]) -> None:
     """An exception raised in a callback is printed and dropped; the next progress raises it again."""
 
