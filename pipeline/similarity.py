@@ -168,7 +168,7 @@ class Texts:
         buffers = [data for texts, _ in chunks if (data := texts.buffers()[2]) and data.size]
         first = min((buffer.address for buffer in buffers), default=0)
         last = max((buffer.address + buffer.size for buffer in buffers), default=0)
-        memory = (ctypes.c_uint8 * (last - first)).from_address(first) if buffers else b""
+        memory: Any = (ctypes.c_uint8 * (last - first)).from_address(first) if buffers else b""
         data = np.frombuffer(memory, np.uint8)
         return cls(chunks, np.cumsum([0, *sizes], dtype=np.int64), data, first)
 
