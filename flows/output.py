@@ -6,6 +6,7 @@
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import sys
@@ -75,8 +76,14 @@ def say(text: str, stream: TextIO) -> None:
         print(text, file=stream, flush=True)
 
 
+# C1 controls, and marks that turn the direction of writing or show nothing: a terminal would obey them.
+_UNSEEN = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+
+
 def _json_lines(document: dict[str, Any]) -> bytes:
-    return (json.dumps(document, ensure_ascii=False, indent=2) + "\n").encode(errors="replace")
+    text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
+    text = _UNSEEN.sub(lambda mark: f"\\u{ord(mark[0]):04x}", text)  # the same values, escaped
+    return text.encode(errors="replace")
 
 
 def _as_shown(show: Callable[["Console"], None]) -> bytes:

@@ -209,6 +209,7 @@ def build(
         lake.delete_prefix(f"{plan.workspace.work}/")
     note = manifest.summary["tokenizer"]["note"]
     notes = [note] if note and plan.parent is None else []
+    notes += _displacements(manifest)
     return _result(
         manifest, manifest.status, time.monotonic() - start, _failed_gates(manifest) + notes
     )
@@ -379,6 +380,17 @@ def _result(manifest: Manifest, status: str, seconds: float, notes: list[str]) -
         notes=notes,
         manifest=manifest,
     )
+
+
+def _displacements(manifest: Manifest) -> list[str]:
+    """What the policy "rebuild" changed in what earlier snapshots had published."""
+    counts = manifest.summary.get("rebuild", {})
+    if not counts.get("displaced"):
+        return []
+    note = f"{plural(counts['displaced'], 'published document')} gave way to better ones (dedup.policy)"
+    if counts["restored"]:
+        note += f", and {counts['restored']:,} came back that had been removed for them"
+    return [note]
 
 
 def _failed_gates(manifest: Manifest) -> list[str]:

@@ -174,7 +174,9 @@ def _near_task(
     published = Published.of(parent) if parent is not None else None
     planted = plant(documents, config, sources)
     options: dict[str, Any] = {"probes": planted.probes, "folder": workspace.scratch("near")}
-    options["executor"] = executor
+    # Elsewhere, the files of a lake in a bucket are not to be seen.
+    is_seen = workspace.lake.is_local or executor.is_local
+    options["executor"] = executor if is_seen else Executor()
     if parent is None or published is None or config.policy == "append":
         found, again = near_duplicates(new, published, config, **options), []
     else:

@@ -27,7 +27,8 @@ def join(workers: int, address: str) -> Iterator[Cluster]:
     with ExitStack() as stack:
         where: Any = address
         # What it says of lost workers and connections we say ourselves, in an exception.
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        for logger in ("distributed", "distributed.client"):
+            logging.getLogger(logger).setLevel(logging.CRITICAL)
         if not address:
             with dask.config.set(_DASK_OURS):
                 where = stack.enter_context(

@@ -280,34 +280,31 @@ class _Corpus:
         return len(self.published) + self.num_new
 
     def slices(self) -> Iterator[tuple[int, Slice]]:
-        """Stretches of `clusters.nodes`, whole clusters of about SLICE_BYTES of text, each with its first place.
-
-        A slice holds until the next one is asked for: they share the memory of their texts.
-        """
+        """Stretches of `clusters.nodes`, whole clusters of about SLICE_BYTES of text, each with its first place."""
         ends = self.clusters.ends
         if len(ends) < 2:
             return
-        sizes = np.cumsum(self.texts.sizes(self.rows[self.clusters.nodes]))[ends[1:] - 1]
+        begins, stops, _ = self.texts.find(self.rows[self.clusters.nodes])
+        sizes = np.cumsum(stops - begins)[ends[1:] - 1]
         numbers = sizes // SLICE_BYTES  # of the slice in which a cluster ends
         cuts = np.flatnonzero(np.append(numbers[1:] != numbers[:-1], True))
-        largest = np.diff(sizes[cuts], prepend=0).max()
-        buffer = np.empty(largest, np.uint8)
         for begin, end in pairwise([0, *ends[cuts + 1].tolist()]):
-            yield begin, self._slice(begin, end, buffer)
+            yield begin, self._slice(begin, end)
 
-    def _slice(self, begin: int, end: int, buffer: NDArray[np.uint8]) -> Slice:
+    def _slice(self, begin: int, end: int) -> Slice:
         """Everything about a stretch of `clusters.nodes`."""
         nodes = self.clusters.nodes[begin:end]
         ends = self.clusters.ends
-        data, begins, codes = self.texts.gather(self.rows[nodes], buffer)
+        begins, stops, codes = self.texts.find(self.rows[nodes])
         keys, key_ends = self._keys_of(nodes)
         roles = np.full(len(nodes), NEW, np.uint8)
         if self.is_fixed:
             roles[nodes < len(self.published)] = PUBLISHED
         roles[nodes >= self.first_probe] = PROBE
         return Slice(
-            data=data,
+            data=self.texts.data,
             begins=begins,
+            ends=stops,
             is_code=codes,
             content=self.content[nodes],
             keys=keys,

@@ -66,16 +66,22 @@ class FileDedup:
 
 @dataclass(frozen=True, kw_only=True)
 class FileDedupResult:
-    """What became of the rows: read = kept + exact + near_duplicate + contained; rejected ones were not read."""
+    """What became of the rows: documents = kept + exact + near_duplicate + contained; other rows: rejected, blank."""
 
     documents: int
+    """Rows with a text."""
     kept: int
+    """Those that are in OUT."""
     exact: int
+    """Removed as copies but for white space."""
     near_duplicate: int
+    """Removed by Jaccard similarity."""
     contained: int
+    """Removed because they lie in a longer one."""
     in_snapshot: int
     """Of the removed ones, those whose duplicate is a document of the snapshot."""
     rejected: int
+    """Rows that cannot be used."""
     blank: int
     """Lines without anything but white space; they are in no file."""
     with_id: int
@@ -83,6 +89,7 @@ class FileDedupResult:
     repeated_ids: int
     """Documents whose id another one before them has."""
     text_bytes: int
+    """UTF-8 bytes of all texts."""
     scratch_bytes: int
     """Disk that the folder beside OUT took."""
     seconds: dict[str, float]
@@ -96,7 +103,8 @@ def dedup_files(
 
     Of exact copies (equal but for white space) the first in the input stays. OUT, PAIRS and the rejected rows appear
     when all is done, or not at all. Memory: some 500 bytes a document (most of it while copies are sought), 64 MiB of
-    text a worker, and what `near_duplicates` takes. Raises InputError for files that cannot be read to their end, or hold no document at all.
+    text a worker, and what `near_duplicates` takes. Raises InputError for files that cannot be read to their end, or
+    that hold no document at all.
     """
     executor = executor or Executor()
     seconds: dict[str, float] = {}

@@ -51,10 +51,10 @@ class Found:
 
 
 def pairs_of(found: Found, exact: pa.Table, near: pa.Table) -> pa.Table:
-    """One row for each removed document, sorted by id: id, duplicate_of (kept), rule, jaccard, containment, in_snapshot.
+    """One row a removed document, sorted by id: id, duplicate_of (kept), rule, jaccard, containment, in_snapshot.
 
-    `exact` has (id, duplicate_of), `near` is `pipeline.dedup.REMOVED`. A copy of a document that was itself removed stands
-    with the one that is kept: the measures are the same, because copies have the same shingles.
+    `exact` has (id, duplicate_of), `near` is `pipeline.dedup.REMOVED`. A copy of a document that was itself removed
+    stands with the one that is kept: the measures are the same, because copies have the same shingles.
     """
     via = pc.index_in(exact["duplicate_of"], near["id"].combine_chunks())
     one = pa.scalar(1.0, pa.float32())

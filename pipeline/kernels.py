@@ -646,14 +646,15 @@ def _choose(found, count, num_shared, at_most, counts):
 
 
 @compiled(
-    *(*_TEXT, _MODES, types.UniTuple(types.uint64, 2), _TABLES, types.uint64),
+    *(*_TEXT, _ROWS, _MODES, types.UniTuple(types.uint64, 2), _TABLES, types.uint64),
     *(types.Array(types.uint64, 2, "C", readonly=True), read_only(types.uint64), _ROWS, _ROWS),
     *(read_only(types.uint8), types.UniTuple(types.float64, 2), types.UniTuple(types.int64, 3)),
     *(types.int64[:, ::1], types.float64[:, ::1], types.uint8[::1], types.int64[::1]),
 )
 def settle(
     text,
-    offsets,
+    begins,
+    ends,
     is_code,
     ngrams,
     tables,
@@ -672,20 +673,24 @@ def settle(
 ):
     """Go through each cluster by priority and decide who goes; give the numbers of edges and of compared pairs.
 
-    Node i has the text text[offsets[i] : offsets[i + 1]], the content hash content[i] and the bucket keys
+    Node i has the text text[begins[i] : ends[i]], the content hash content[i] and the bucket keys
     keys[key_ends[i] : key_ends[i + 1]]; cluster c has the nodes clusters[c] to clusters[c + 1], by priority. An edge is
     written as pairs (earlier, later), similarities (Jaccard, containment) and rules; best[i] becomes the edge by which
     node i goes, or -1. `limits` are members of a bucket, candidates and edges of a document.
     """
     threshold, containment_threshold = thresholds
     max_members, max_candidates, max_edges = limits
-    longest = np.uint64(_longest(offsets))
-    most_text = most_keys = widest = 0
+    most_bytes = most_text = most_keys = widest = 0
     for c in range(len(clusters) - 1):
         begin, end = clusters[c], clusters[c + 1]
-        most_text = max(most_text, offsets[end] - offsets[begin] + end - begin)
+        num_bytes = end - begin
+        for node in range(begin, end):
+            most_bytes = max(most_bytes, ends[node] - begins[node])
+            num_bytes += ends[node] - begins[node]
+        most_text = max(most_text, num_bytes)
         most_keys = max(most_keys, key_ends[end] - key_ends[begin])
         widest = max(widest, end - begin)
+    longest = np.uint64(most_bytes)
     ascii_tables, powers = _ascii_tables(tables), _word_powers()
     values = np.empty(longest + _ONE, np.uint64)
     # Distinct hashes of the cluster's documents, and where those of each begin and end; touched as far as filled.
@@ -738,7 +743,7 @@ def settle(
                 num_found = max_candidates
             num_pairs += num_found
             # The sets of this document, and tables of them.
-            begin, end = np.uint64(offsets[node]), np.uint64(offsets[node + 1])
+            begin, end = np.uint64(begins[node]), np.uint64(ends[node])
             out, gram_out = hashes[num_hashes:], grams[num_grams:]
             by_character, count = is_code[node], _ZERO
             if not by_character:

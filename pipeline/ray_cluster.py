@@ -24,6 +24,9 @@ from pipeline.clusters import (
 )
 from storage.errors import ConfigError
 
+CONNECT_S = 10.0
+"""How long a cluster's head may take to accept a connection."""
+
 _RAY_QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # under `uv run` Ray would upload the working directory
@@ -37,9 +40,6 @@ _RAY_OURS = {
     # Named for other systems, on which Ray has no clusters: everything is bound to 127.0.0.1.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
-CONNECT_S = 10.0
-"""How long a cluster's head may take to accept a connection."""
-
 _RAY_STORE_BYTES = 80_000_000  # the least that Ray takes; our tasks and outcomes are kilobytes
 
 

@@ -1,9 +1,9 @@
-"""Files of rows as people have them (JSON lines, lines of text, Parquet, Arrow): read for their texts, copied row by row.
+"""Files of rows as people have them (JSON lines, lines of text, Parquet, Arrow): read for texts, copied row by row.
 
 What `row_lines.py` and `row_tables.py` share. `gristmill dedup` reads each file twice: once for its texts, once for the
-rows that stay, as they are. A file is cut into parts that can be read side by side. Unlike in a build, a file that is damaged or not what its
-ending says ends the work with InputError, because a result that silently lacks half a file helps nobody; a row that
-cannot be used is a `BadRow`.
+rows that stay, as they are. A file is cut into parts that can be read side by side. Unlike in a build, a file that is
+damaged or not what its ending says ends the work with InputError, because a result that silently lacks half a file
+helps nobody; a row that cannot be used is a `BadRow`.
 """
 
 from collections.abc import Callable, Sequence
@@ -104,7 +104,7 @@ class Rows:
 
 
 def kind_of(path: Path) -> Kind | None:
-    """The kind of rows that a file's ending promises, None if it promises nothing, raising ConfigError for other kinds."""
+    """The kind of rows that a file's ending promises, None if it promises none. Raises ConfigError for other kinds."""
     ending = inner_ending(path.name)
     for name, endings in READER_ENDINGS.items():
         if ending in endings:
@@ -130,8 +130,8 @@ def find_files(patterns: Sequence[str], kind: Kind) -> list[RowFile]:
             own = kind_of(path) or kind
             if own != kind and not (own in TABLES and kind in TABLES):
                 raise ConfigError(
-                    f"{show_path(path)}: expected {KINDS[kind]}, as OUT is to be, got {KINDS[own]}; give OUT the ending "
-                    f"{inner_ending(path.name)}, or convert one of them first"
+                    f"{show_path(path)}: expected {KINDS[kind]}, as OUT is to be, got {KINDS[own]}; give OUT the "
+                    f"ending {inner_ending(path.name)}, or convert one of them first"
                 )
             stamp = _stamp(path)
             file = RowFile(

@@ -133,7 +133,7 @@ def _refused(problem: Problem) -> Rows:
 def kept_lines(
     part: Part, is_kept: NDArray[np.bool_], limits: ReadLimits, tell: Tell = tell_nobody
 ) -> Iterator[bytes]:
-    """Yield the chosen lines of a part, byte for byte. Raises InputError if the file changed since it was first read."""
+    """Yield the chosen lines of a part, byte for byte. Raises InputError if the file changed since then."""
     first = 0
     for block in _blocks(part, limits, tell):
         if isinstance(block, Problem):

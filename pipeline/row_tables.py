@@ -24,6 +24,12 @@ from storage.errors import ConfigError, InputError
 _BATCH_BYTES = 16 << 20
 """Bytes of the text column that a batch is to have; one longer text is a batch of its own."""
 
+_BATCH_ROWS = 8192
+"""Rows of a batch at most: rows that a dictionary makes large are not known before they are read."""
+
+_RATIO_FREE_BYTES = 64 << 20
+"""A table may always hold this much text, whatever its ratio to the file's size."""
+
 _GROUP_BYTES = 64 << 20
 """Bytes of a row group of OUT, in memory; smaller groups cost space, larger ones the reader's memory."""
 
@@ -91,11 +97,20 @@ def common_schema(files: Sequence[RowFile], text_field: str) -> pa.Schema:
 
 
 def table_rows(part: Part, fields: Fields, limits: ReadLimits) -> Iterator[Rows]:
-    """Yield the rows of a part in order. Raises InputError if the file is damaged."""
-    names = _schema(part.file).names
+    """Yield the rows of a part in order. Raises InputError if the file is damaged, or a bomb."""
+    file = part.file
+    names = _schema(file).names
     columns = [fields.text, *({fields.id} & set(names) - {fields.text})]
+    num_bytes, most = 0, max(_RATIO_FREE_BYTES, limits.max_ratio * file.num_bytes)
     for batch in _batches(part, columns):
-        with _in_plain_words(part.file):
+        with _in_plain_words(file):
+            # Counted before a dictionary is unpacked: it can make a small file a huge table.
+            num_bytes += _text_bytes(batch[fields.text])
+            if num_bytes > most:
+                raise InputError(
+                    f"{file.name}: expected at most {limits.max_ratio:g} times the file's size as text, got "
+                    f"{num_bytes} bytes out of {file.num_bytes}; if the file is sound, raise read.max_ratio"
+                )
             for piece in _pieces(batch, fields.text):
                 yield _rows(piece, fields, limits)
 
@@ -111,7 +126,23 @@ def kept_batches(part: Part, is_kept: NDArray[np.bool_]) -> Iterator[pa.RecordBa
             yield batch
         elif chosen.any():
             with _in_plain_words(part.file):
-                yield batch.filter(pa.array(chosen))
+                yield _chosen(batch, pa.array(chosen))
+
+
+def _chosen(batch: pa.RecordBatch, mask: pa.BooleanArray) -> pa.RecordBatch:
+    """The rows of a batch that the mask names; columns of views go through another type, since Arrow filters none."""
+    columns = []
+    for column in batch.columns:
+        wide = _FILTERED_AS.get(column.type)
+        columns.append(
+            column.filter(mask)
+            if wide is None
+            else column.cast(wide).filter(mask).cast(column.type)
+        )
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+
+
+_FILTERED_AS = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
 
 
 def _rows(batch: pa.RecordBatch, fields: Fields, limits: ReadLimits) -> Rows:
@@ -162,14 +193,7 @@ def _as_json(value: Any) -> str:
 
 def _pieces(batch: pa.RecordBatch, text_field: str) -> Iterator[pa.RecordBatch]:
     """The batch in pieces of about `_BATCH_BYTES` of text, found by halving."""
-    text = batch[text_field]
-    if pa.types.is_dictionary(text.type):
-        # A dictionary can make a small file a huge table: count what it stands for before it is unpacked.
-        lengths = pc.binary_length(text.dictionary).take(text.indices)
-    else:
-        lengths = pc.binary_length(text.cast(pa.large_binary()) if _is_view(text) else text)
-    size = pc.sum(pc.cast(lengths, pa.int64())).as_py() or 0
-    if size <= _BATCH_BYTES or len(batch) < 2:
+    if len(batch) < 2 or _text_bytes(batch[text_field]) <= _BATCH_BYTES:
         yield batch
         return
     half = len(batch) // 2
@@ -177,8 +201,13 @@ def _pieces(batch: pa.RecordBatch, text_field: str) -> Iterator[pa.RecordBatch]:
     yield from _pieces(batch.slice(half), text_field)
 
 
-def _is_view(array: pa.Array) -> bool:
-    return pa.types.is_string_view(array.type)
+def _text_bytes(texts: pa.Array) -> int:
+    """Bytes of the texts that a column stands for."""
+    if pa.types.is_dictionary(texts.type):
+        lengths = pc.binary_length(texts.dictionary).take(texts.indices)
+    else:
+        lengths = pc.binary_length(texts.cast(pa.large_binary()))
+    return pc.sum(pc.cast(lengths, pa.int64())).as_py() or 0
 
 
 def _batches(part: Part, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
@@ -186,10 +215,12 @@ def _batches(part: Part, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
     with _in_plain_words(file):
         if file.kind == "parquet":
             assert end is not None
-            with pq.ParquetFile(file.path, buffer_size=1 << 20) as parquet:
+            # What is a dictionary in the file stays one, until it is known how much it stands for.
+            texts = None if columns is None else columns[:1]
+            with pq.ParquetFile(file.path, buffer_size=1 << 20, read_dictionary=texts) as parquet:
                 groups = [parquet.metadata.row_group(i) for i in range(part.begin, end)]
                 mean = max((g.total_byte_size // max(1, g.num_rows) for g in groups), default=1)
-                rows = max(1, min(1 << 16, _BATCH_BYTES // max(1, mean)))
+                rows = max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, mean)))
                 yield from parquet.iter_batches(
                     batch_size=rows,
                     row_groups=list(range(part.begin, end)),
@@ -252,6 +283,10 @@ def _is_stream(path: Path) -> bool:
 def _in_plain_words(file: RowFile) -> Iterator[None]:
     try:
         yield
+    except pa.ArrowNotImplementedError as error:
+        raise InputError(
+            f"{file.name}: expected columns of types that Arrow can copy row by row, got one that it cannot: {error}"
+        ) from error
     except _DAMAGE as error:
         line = (str(error).splitlines() or [type(error).__name__])[0][:300]
         raise damaged(file, f"expected {KINDS[file.kind]}, got damage: {line}") from error

@@ -1,6 +1,7 @@
-"""From clusters to verified pairs: the texts of a few clusters at a time are gathered, shingled, and compared exactly."""
+"""From clusters to verified pairs: the texts of a few clusters at a time are shingled and compared exactly."""
 
-from collections.abc import Iterator, Sequence
+import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.minhash import Hashes, characters, is_code, kernels, multiplier, utf8
+from pipeline.minhash import Hashes, characters, is_code, kernels, multiplier
 from pipeline.runs import Rows
 
 if (
@@ -38,9 +39,10 @@ class Slice:
     """Whole clusters with all that is needed to settle them; nodes are numbered from 0, cluster by cluster."""
 
     data: NDArray[np.uint8]
-    """UTF-8 of all texts, end to end."""
+    """UTF-8 of all texts, and whatever else lies between them."""
     begins: Rows
-    """Where each text begins, and the end."""
+    """Where each text begins."""
+    ends: Rows
     is_code: NDArray[np.bool_]
     content: Hashes
     """Content hashes, shape (nodes, 2)."""
@@ -53,8 +55,12 @@ class Slice:
     """PUBLISHED, NEW or PROBE, see above."""
 
     def save(self, file: Path) -> None:
-        """Write it for another process."""
-        np.savez(file, **vars(self))
+        """Write it for another process, the texts end to end."""
+        sizes = self.ends - self.begins
+        ends = np.cumsum(sizes)
+        data = np.empty(sizes.sum(), np.uint8)
+        kernels().copy_texts(self.data, self.begins, sizes, ends - sizes, data)
+        np.savez(file, **vars(self) | {"data": data, "begins": ends - sizes, "ends": ends})
 
     @classmethod
     def load(cls, file: Path) -> "Slice":
@@ -115,13 +121,12 @@ _COLUMNS = {
 
 def settle_slice(part: Slice, config: "DedupConfig") -> Edges:
     """Compare the documents of each cluster by priority. `O(text)`, plus MAX_CANDIDATES intersections a document."""
-    buffers = [None, pa.py_buffer(part.begins), pa.py_buffer(part.data)]
-    text, offsets = utf8(pa.Array.from_buffers(pa.large_string(), len(part.roles), buffers))
     size = len(part.roles) * MAX_EDGES
     pairs, similarities = np.empty((size, 2), np.int64), np.empty((size, 2), np.float64)
     rules, best = np.empty(size, np.uint8), np.empty(len(part.roles), np.int64)
     count, num_pairs = kernels().settle(
-        *(text, offsets, part.is_code, (config.ngram, config.containment_ngram)),
+        *(part.data, part.begins, part.ends, part.is_code),
+        (config.ngram, config.containment_ngram),
         *(characters(), multiplier(), part.content, part.keys, part.key_ends, part.clusters),
         *(part.roles, (config.threshold, config.containment)),
         (MAX_MEMBERS, MAX_CANDIDATES, MAX_EDGES),
@@ -137,12 +142,19 @@ def settle_slice(part: Slice, config: "DedupConfig") -> Edges:
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts of documents by number, wherever their tables hold them."""
+    """Texts of documents by number, where their tables hold them: nothing is copied.
+
+    They have to be valid UTF-8, which signing has verified.
+    """
 
     chunks: Sequence[tuple[pa.Array, NDArray[np.bool_]]]
     """Texts, and which are of the domain "code"."""
     starts: Rows
     """Number of each chunk's first document, and the end."""
+    data: NDArray[np.uint8]
+    """All memory from the first chunk's text to the last one's; what lies between chunks is not to be touched."""
+    address: int
+    """Of the memory."""
 
     @classmethod
     def of(cls, tables: Sequence[pa.Table]) -> "Texts":
@@ -153,43 +165,31 @@ class Texts:
             for batch in table.select(["text", "domain"]).to_batches()
         ]
         sizes = [len(texts) for texts, _ in chunks]
-        return cls(chunks, np.cumsum([0, *sizes], dtype=np.int64))
+        buffers = [data for texts, _ in chunks if (data := texts.buffers()[2]) and data.size]
+        first = min((buffer.address for buffer in buffers), default=0)
+        last = max((buffer.address + buffer.size for buffer in buffers), default=0)
+        memory: Any = (ctypes.c_uint8 * (last - first)).from_address(first) if buffers else b""
+        data = np.frombuffer(memory, np.uint8)
+        return cls(chunks, np.cumsum([0, *sizes], dtype=np.int64), data, first)
 
-    def sizes(self, rows: Rows) -> Rows:
-        """UTF-8 bytes of documents."""
-        sizes = np.empty(len(rows), np.int64)
-        for number, places in self._by_chunk(rows):
-            begins, ends, _ = self._stretches(number, rows[places])
-            sizes[places] = ends - begins
-        return sizes
-
-    def gather(
-        self, rows: Rows, out: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.uint8], Rows, NDArray[np.bool_]]:
-        """Copy texts end to end into `out`: (bytes, where each begins and the end, which are code)."""
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.sizes(rows))])
-        data, codes = out[: offsets[-1]], np.empty(len(rows), np.bool_)
-        for number, places in self._by_chunk(rows):
-            begins, ends, source = self._stretches(number, rows[places])
-            kernels().copy_texts(source, begins, ends - begins, offsets[places], data)
-            codes[places] = self.chunks[number][1][rows[places] - self.starts[number]]
-        return data, offsets, codes
-
-    def _by_chunk(self, rows: Rows) -> Iterator[tuple[int, Rows]]:
-        """Chunks that hold some of the rows, and where in `rows` these are."""
-        if not len(rows):
-            return
+    def find(self, rows: Rows) -> tuple[Rows, Rows, NDArray[np.bool_]]:
+        """Where in `data` the texts begin and end, and which are code."""
+        begins, ends = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.int64)
+        codes = np.empty(len(rows), np.bool_)
         owners = np.searchsorted(self.starts, rows, side="right") - 1
         order = np.argsort(owners, kind="stable")
-        numbers, begins = np.unique(owners[order], return_index=True)
-        yield from zip(numbers.tolist(), np.split(order, begins[1:]), strict=True)
-
-    def _stretches(self, number: int, rows: Rows) -> tuple[Rows, Rows, NDArray[np.uint8]]:
-        """Where the texts begin and end in a chunk's bytes."""
-        texts = self.chunks[number][0]
-        _, offsets, data = texts.buffers()
-        width = np.int32 if pa.types.is_string(texts.type) else np.int64
-        places = rows - self.starts[number] + texts.offset
-        ends = np.frombuffer(offsets, width)
-        begins = ends[places].astype(np.int64)
-        return begins, ends[places + 1].astype(np.int64), np.frombuffer(data or b"", np.uint8)
+        numbers, firsts = np.unique(owners[order], return_index=True)
+        for number, places in zip(
+            numbers.tolist(), np.split(order, firsts[1:]) if len(rows) else [], strict=True
+        ):
+            texts, is_code_here = self.chunks[number]
+            _, offsets, data = texts.buffers()
+            if data is not None and data.size:
+                width = np.int32 if pa.types.is_string(texts.type) else np.int64
+                bounds = np.frombuffer(offsets, width)
+                at = rows[places] - self.starts[number] + texts.offset
+                shift = np.int64(data.address - self.address)
+                begins[places] = bounds[at] + shift
+                ends[places] = bounds[at + 1] + shift
+            codes[places] = is_code_here[rows[places] - self.starts[number]]
+        return begins, ends, codes

@@ -4,8 +4,11 @@
 
 Every tool runs in a process of its own on one core, the sides taking turns, from texts in memory to the list of
 documents that it would remove; `dedup_tools.py` has what each is asked to do. All get the same documents in the same
-order and the same bands; each `--peers` is the Python of an environment with some of them and pyarrow. Slow ones get a
-smaller corpus of the same make. Printed are, for each tool:
+order and the same bands; each `--peers` is the Python of an environment with some of them, such as
+
+    pip install pyarrow datasketch rensa gaoya text-dedup datatrove spacy tokenizers 'xxhash<4'
+
+Slow ones get a smaller corpus of the same make. Printed are, for each tool:
 
   MB/s      UTF-8 text per CPU-second, the median of the rounds
   bands     MB/s of ours at the same bands divided by it, nothing verified, as with most of the others

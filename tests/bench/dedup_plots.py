@@ -48,12 +48,13 @@ def _plot_recall(
         curve = [1 - (1 - x**rows) ** number for x in s]
         label = f"by theory, {number} x {rows} bands alone"
         axes.plot(s, curve, color="black", lw=0.8, ls=dashes, label=label)
-    colors = pyplot.get_cmap("tab20").colors
-    for number, (label, points) in enumerate(recall):
-        if points:
-            ours = {"lw": 1.8, "marker": "o", "ms": 3} if label.startswith(OURS) else {"lw": 0.8}
-            color = colors[number % len(colors)]
-            axes.plot(*zip(*points, strict=True), label=label, color=color, **ours)
+    ours, peers = (iter(pyplot.get_cmap(name).colors * 3) for name in ("Set1", "Dark2"))
+    for label, points in recall:
+        if points and label.startswith(OURS):
+            style = {"lw": 1.8, "marker": "o", "ms": 3, "color": next(ours), "zorder": 3}
+            axes.plot(*zip(*points, strict=True), label=label, **style)
+        elif points:
+            axes.plot(*zip(*points, strict=True), label=label, color=next(peers), lw=0.8)
     axes.set(xlabel="true Jaccard similarity of a planted pair", ylabel="share of pairs found")
     axes.set(xlim=(0.2, 1), ylim=(0, 1.02))
     figure.legend(fontsize=7, frameon=False, loc="outside right center")

@@ -18,7 +18,7 @@ from storage.lake import Lake
 
 ONE_CORE = dict.fromkeys(
     ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"
-) | {"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false"}
+) | {"TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONHASHSEED": "0"}
 """Environment of every program that is measured."""
 RECIPE = """
 name = "bench"

@@ -63,6 +63,17 @@ def test_text_for_a_terminal_of_few_characters(tmp_path: Path) -> None:
     assert "lake ?" in done.stdout
 
 
+def test_json_holds_nothing_that_a_terminal_obeys(capfd: pytest.CaptureFixture[str]) -> None:
+    """Marks that turn the direction of writing, and controls, are escaped; the values are the same."""
+    document = {"text": "gpj.\u202e\x9b31m\u200b, caf\u00e9"}
+    with command(as_json=True) as output:
+        output.result(document, lambda _: None)
+    out = capfd.readouterr().out
+    assert not set(out) & set("\u202e\x9b\u200b")
+    assert "caf\u00e9" in out
+    assert json.loads(out) == document
+
+
 def test_signal_that_python_swallows_still_stops(capfd: pytest.CaptureFixture[str]) -> None:
     """An exception raised in a callback is printed and dropped; the next progress raises it again."""
 

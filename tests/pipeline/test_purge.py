@@ -22,7 +22,7 @@ from storage.purge import plan_purge, purge
 from storage.schema import HIDES
 from storage.snapshot import Snapshot
 
-from .test_forget import check, config_of, forget_now, prose, variant, write
+from .test_forget import check, config_of, fates_of, forget_now, prose, variant, write
 
 GONE = ("family-2.txt", "other-1.txt", "short.txt")
 
@@ -112,10 +112,14 @@ def test_the_bytes_are_gone_and_all_else_is_the_same(
     assert plan_purge(lake, "tiny") is not None
     assert not plan_purge(lake, "tiny").is_needed  # pyright: ignore[reportOptionalMemberAccess]
     assert not gc(lake, min_age_s=0)
-    # What was forgotten is blocked still.
-    write(root, {"again": prose(101), "new": prose(500)})
+    # What was forgotten is blocked still, and near-duplicates of all that is left are found.
+    like = {f"like-{i}": f"{prose(i)} two more" for i in (52, 104)}
+    write(root, {"again": prose(101), "new": prose(500), **like})
     result = build(config, lake, root=root)
     assert (result.snapshot, result.documents["forgotten"]) == ("tiny@5", 1)
+    fates = fates_of(resolve(lake, "tiny"))
+    for uri, original in (("like-52.txt", "early-2.txt"), ("like-104.txt", "other-4.txt")):
+        assert fates[uri]["duplicate_of"] == fates[original]["id"]
     assert not verify(lake)
 
 

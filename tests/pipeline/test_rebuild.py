@@ -245,6 +245,15 @@ def test_what_a_build_says_of_it(tmp_path: Path) -> None:
     assert again.status == "unchanged"
 
 
+def test_it_is_told_what_gave_way(tmp_path: Path) -> None:
+    """The result of the build says how many published documents are hidden from then on."""
+    root, lake = tmp_path / "recipe", Lake.open(tmp_path / "lake")
+    for name, expected in {"other-0": [], "longer": ["1 published document gave way"]}.items():
+        write(root, {name: TEXTS[name], f"with-{name}": prose(len(name))})
+        notes = build(config_of(), lake, root=root).notes
+        assert [note[:29] for note in notes if "gave way" in note] == expected
+
+
 def test_append_keeps_all_that_was_kept(tmp_path: Path) -> None:
     """The other policy gives a superset, on top of snapshots of either."""
     config = append_config_of()
