@@ -19,6 +19,7 @@ from pipeline.decontaminate import DecontaminateConfig
 from pipeline.dedup import DedupConfig
 from pipeline.display import counts_in_words, plural, size
 from pipeline.executor import Executor
+from pipeline.figures import bytes_per_token
 from pipeline.filters import QualityConfig
 from pipeline.gates import GatesConfig, check_gates
 from pipeline.ingest import NewInput, ShardConfig
@@ -168,7 +169,7 @@ class BuildResult:
     documents: dict[str, int]
     """Documents by fate, and their sum as `read`."""
     tokens: int
-    """Tokens of the new documents."""
+    """Tokens that the snapshot wrote: of the new documents, and of those that competed again and are kept."""
     seconds: float
     notes: list[str]
     manifest: Manifest
@@ -287,7 +288,7 @@ def make_manifest(plan: Plan, start: float) -> Manifest:
         summary["documents"],
         funnel,
         {domain: figures["num_bytes"] for domain, figures in summary["domains"].items()},
-        publish.bytes_per_token(added),
+        bytes_per_token(added),
         last.manifest.funnel if last else {},
         {domain: figures["num_bytes"] for domain, figures in before.get("domains", {}).items()},
         before.get("tokenizer", {}).get("bytes_per_token", {}),

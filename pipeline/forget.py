@@ -23,6 +23,7 @@ from pipeline import curate, ledger, publish
 from pipeline.dedup import DedupConfig
 from pipeline.display import plural
 from pipeline.executor import Executor
+from pipeline.figures import figures_of, summarize_change
 from pipeline.mixture import MixConfig
 from pipeline.rebuild import duplicates_of
 from pipeline.selection import Selection
@@ -245,8 +246,8 @@ def _manifest(plan: Plan, start: float) -> Manifest:
     restored = workspace.records("fates")[0]["restored"]
     config = MixConfig(**before.recipe["mix"])
     added = publish.new_domains(workspace)
-    gone = publish.figures_of(plan.parent, plan.selection.documents["id"].combine_chunks())
-    summary = publish.summarize_change(before.summary, gone, added, config)
+    gone = figures_of(plan.parent, plan.selection.documents["id"].combine_chunks())
+    summary = summarize_change(before.summary, gone, added, config)
     competed = workspace.records("candidates")[0]["documents"]
     model = f"{workspace.data}/tokenizer.model"
     return replace(

@@ -1,7 +1,6 @@
 """From documents worth keeping to the files of a snapshot: splits, tokenizer, shards, fates, and their summary."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,19 @@ import pyarrow.compute as pc
 from pipeline import ingest, ledger
 from pipeline.dedup import DedupConfig
 from pipeline.executor import Executor
-from pipeline.mixture import MixConfig, mix
+from pipeline.figures import (
+    add,
+    bytes_per_token,
+    count_tokens,
+    figures,
+    figures_of,
+    histogram,
+    taken_away,
+    totals,
+)
+from pipeline.mixture import MixConfig
 from pipeline.runs import next_runs
-from pipeline.shards import SPLITS, SplitConfig, assign_splits, encode_shard
+from pipeline.shards import SplitConfig, assign_splits, encode_shard
 from pipeline.stage import Progress, Workspace, run_tasks, total_counts
 from pipeline.tokenizer import TokenizerConfig, train_tokenizer
 from storage.errors import InputError
@@ -24,7 +33,6 @@ from storage.snapshot import Snapshot
 from storage.tombstones import tombstones_of
 
 FATES_PER_SHARD = 1_000_000
-TOXICITY_EDGES = tuple(number / 10 for number in range(11))
 
 
 def choose_splits(
@@ -125,11 +133,11 @@ def summarize(workspace: Workspace, parent: Snapshot | None, config: MixConfig) 
     domains: dict[str, dict[str, Any]] = {}
     for added in [before.get("domains", {}), *(record["domains"] for record in shards)]:
         for domain, counts in added.items():
-            _add(domains.setdefault(domain, {}), counts)
+            add(domains.setdefault(domain, {}), counts)
     if fates["gone"]:
-        domains = _taken_away(domains, fates["gone"])
+        domains = taken_away(domains, fates["gone"])
     read_records = workspace.records("read")
-    return _totals(domains, config) | {
+    return totals(domains, config) | {
         "rules": fates["rules"],
         "normalize": dict(sorted(total_counts(read_records, "normalize").items())),
         "pii": dict(sorted(total_counts(workspace.records("filter"), "pii").items())),
@@ -139,73 +147,6 @@ def summarize(workspace: Workspace, parent: Snapshot | None, config: MixConfig) 
         | {"bytes_per_token": bytes_per_token(domains)},
         "stages": _stage_counts(workspace),
         **({"rebuild": fates["rebuild"]} if fates["rebuild"] else {}),
-    }
-
-
-def summarize_change(
-    before: dict[str, Any],
-    gone: dict[str, dict[str, Any]],
-    added: dict[str, dict[str, Any]],
-    config: MixConfig,
-) -> dict[str, Any]:
-    """The summary of a snapshot that reads nothing, from its parent's: without the figures of `gone`, with `added`."""
-    domains: dict[str, dict[str, Any]] = {}
-    for figures_by_domain in (before["domains"], added):
-        for domain, counts in figures_by_domain.items():
-            _add(domains.setdefault(domain, {}), counts)
-    domains = _taken_away(domains, gone)
-    return _totals(domains, config) | {
-        "rules": [],
-        "normalize": {},
-        "pii": {},
-        "near_duplicates": {},
-        "recall": {},
-        "tokenizer": before["tokenizer"] | {"bytes_per_token": bytes_per_token(domains)},
-        "stages": [],
-    }
-
-
-def _totals(domains: dict[str, dict[str, Any]], config: MixConfig) -> dict[str, Any]:
-    """Figures of the whole corpus from those of its domains."""
-    domains = dict(sorted(domains.items()))
-    train_tokens = {domain: counts["train_tokens"] for domain, counts in domains.items()}
-    return {
-        "documents": sum(counts["documents"] for counts in domains.values()),
-        "text_bytes": sum(counts["num_bytes"] for counts in domains.values()),
-        "tokens": {
-            "train": sum(train_tokens.values()),
-            "validation": sum(counts["validation_tokens"] for counts in domains.values()),
-            "by_domain": {domain: counts["tokens"] for domain, counts in domains.items()},
-        },
-        "domains": domains,
-        "mix": mix(train_tokens, config),
-    }
-
-
-def _taken_away(
-    domains: dict[str, dict[str, Any]], gone: dict[str, dict[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    """Figures by domain without those of documents that are not kept any more."""
-    for domain, counts in gone.items():
-        _add(domains[domain], counts, -1)
-    return {domain: _tidy(counts) for domain, counts in domains.items() if counts["documents"]}
-
-
-def _tidy(counts: dict[str, Any]) -> dict[str, Any]:
-    """Counters as if those that came to nothing had never been: no zeros in tables, none at the end of lengths."""
-    lengths = counts["length_log2"]
-    while lengths and not lengths[-1]:
-        lengths = lengths[:-1]
-    named = {key: {k: n for k, n in counts[key].items() if n} for key in ("languages", "licenses")}
-    return counts | named | {"length_log2": lengths}
-
-
-def bytes_per_token(domains: dict[str, dict[str, Any]]) -> dict[str, float]:
-    """UTF-8 bytes that a token stands for, by domain."""
-    return {
-        domain: round(counts["num_bytes"] / counts["tokens"], 4)
-        for domain, counts in domains.items()
-        if counts["tokens"]
     }
 
 
@@ -224,7 +165,7 @@ def new_domains(workspace: Workspace) -> dict[str, dict[str, Any]]:
     domains: dict[str, dict[str, Any]] = {}
     for record in _new_records(workspace):
         for domain, counts in record["domains"].items():
-            _add(domains.setdefault(domain, {}), counts)
+            add(domains.setdefault(domain, {}), counts)
     return domains
 
 
@@ -244,20 +185,6 @@ def _stage_counts(workspace: Workspace) -> list[dict[str, Any]]:
     flow = [("read", good + quarantine, good), ("exact_duplicates", good, unique)]
     flow += [("filters", unique, judged), ("near_duplicates", judged, kept)]
     return [{"name": name, "documents_in": into, "documents_out": out} for name, into, out in flow]
-
-
-def _add(total: dict[str, Any], more: dict[str, Any], sign: int = 1) -> None:
-    """Add nested counters in place, or take them away: numbers sum, lists sum by position, dicts recurse."""
-    for key, value in more.items():
-        if isinstance(value, dict):
-            _add(total.setdefault(key, {}), value, sign)
-        elif isinstance(value, list):
-            old = total.get(key, [])
-            length = max(len(old), len(value))
-            padded = [*old, *[0] * (length - len(old))], [*value, *[0] * (length - len(value))]
-            total[key] = [a + sign * b for a, b in zip(*padded, strict=True)]
-        else:
-            total[key] = total.get(key, 0) + sign * value
 
 
 def _kept(workspace: Workspace, name: str) -> pa.Table:
@@ -342,7 +269,7 @@ def _shard_task(workspace: Workspace, name: str, argument: tuple[str, str, int])
     for split, table in sorted(tokens.items()):
         if len(table):
             path = f"{data}/tokens-{split}-{name}.arrow"
-            count = _count_tokens(table)
+            count = count_tokens(table)
             shards.append(
                 write_shard(lake, path, table, version=version, split=split, num_tokens=count)
             )
@@ -365,62 +292,6 @@ def _duplicate_shards(workspace: Workspace, name: str, filtered: str, version: i
         duplicates = duplicates.append_column(column, reasons[column])
     path = f"{workspace.data}/duplicates-{name}.arrow"
     return [write_shard(workspace.lake, path, duplicates.cast(DUPLICATES), version=version)]
-
-
-def _count_tokens(table: pa.Table) -> int:
-    return pc.sum(pc.list_value_length(table["tokens"])).as_py() or 0
-
-
-def figures(documents: pa.Table, tokens: dict[str, pa.Table]) -> dict[str, dict[str, Any]]:
-    """Figures by domain that add up over shards and snapshots."""
-    found: dict[str, dict[str, Any]] = {}
-    for domain in sorted(pc.unique(documents["domain"]).to_pylist()):
-        table = documents.filter(pc.equal(documents["domain"], domain))
-        by_split = {
-            split: _count_tokens(rows.filter(pc.equal(rows["domain"], domain)))
-            for split, rows in tokens.items()
-        }
-        sizes = table["num_bytes"].to_numpy()
-        toxicity = table["toxicity"].to_numpy()
-        top = len(TOXICITY_EDGES) - 2
-        found[domain] = {
-            "documents": len(table),
-            "validation_documents": pc.sum(pc.equal(table["split"], "validation")).as_py(),
-            "num_bytes": int(sizes.sum()),
-            "tokens": sum(by_split.values()),
-            "train_tokens": by_split.get("train", 0),
-            "validation_tokens": by_split.get("validation", 0),
-            "languages": dict(sorted(Counter(table["lang"].to_pylist()).items())),
-            "licenses": dict(sorted(Counter(table["license"].to_pylist()).items())),
-            # Position k counts documents of 2^k to 2^(k+1) - 1 bytes.
-            "length_log2": _histogram([int(size).bit_length() - 1 for size in sizes]),
-            "toxicity_tenths": _histogram(
-                [min(int(score * 10), top) for score in toxicity], top + 1
-            ),
-        }
-    return found
-
-
-def figures_of(snapshot: Snapshot, ids: pa.Array) -> dict[str, dict[str, Any]]:
-    """Figures by domain of the kept documents with these ids."""
-
-    def rows(kind: str, split: str | None, columns: list[str]) -> pa.Table:
-        tables = []
-        for shard in snapshot.shards(kind, split=split):
-            table = snapshot.open(shard).select(columns)
-            tables.append(table.filter(pc.is_in(table["id"], ids)))
-        return pa.concat_tables(tables) if tables else pa.table({})
-
-    columns = [name for name in DOCUMENTS.names if name not in ("text", "uri", "source")]
-    documents = rows("documents", None, columns)
-    tokens = {split: rows("tokens", split, ["id", "domain", "tokens"]) for split in SPLITS}
-    tokens = {split: table for split, table in tokens.items() if len(table)}
-    return figures(documents, tokens) if len(documents) else {}
-
-
-def _histogram(positions: Sequence[int], length: int = 0) -> list[int]:
-    counts = Counter(positions)
-    return [counts[position] for position in range(max(length, max(positions, default=-1) + 1))]
 
 
 def _fates_task(
@@ -489,7 +360,7 @@ def _fates_task(
         # Position k counts pairs of Jaccard similarity k/20 to (k+1)/20.
         "near_duplicates": {
             "edges": len(edges),
-            "jaccard_twentieths": _histogram(
+            "jaccard_twentieths": histogram(
                 [min(int(value * 20), 19) for value in similarities], 20
             ),
         },

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from model.loader import Loader, open_streams
-from pipeline import publish
 from pipeline.build import BuildConfig, build
 from pipeline.dedup import DedupConfig
+from pipeline.figures import figures
 from pipeline.forget import forget, make_plan, newest_promoted
 from pipeline.language import LanguageConfig
 from pipeline.normalize import content_hash
@@ -132,7 +132,7 @@ def figures_of(snapshot: Snapshot) -> dict:
         tables = [table for table in tables if len(table)]
         if tables:
             tokens[split] = pa.concat_tables(tables)
-    return publish.figures(pa.concat_tables(list(snapshot.documents())), tokens)
+    return figures(pa.concat_tables(list(snapshot.documents())), tokens)
 
 
 # No shrinking: an example takes builds, and shrinking one takes minutes.
