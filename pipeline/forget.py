@@ -139,7 +139,7 @@ def _candidates_task(workspace: Workspace, _name: str, plan: Plan) -> dict[str, 
     """Copy out the stored near-duplicates of what is forgotten."""
     gone = plan.selection.documents["id"].combine_chunks()
     candidates = duplicates_of(plan.parent, gone)
-    candidates = candidates.filter(pc.invert(pc.is_in(candidates["id"], gone)))
+    candidates = candidates.filter(pc.invert(pc.is_in(candidates["id"], gone))).sort_by("id")
     workspace.write_table("candidates/rows", candidates)
     return {"documents": len(candidates), "parts": -(-len(candidates) // CANDIDATES_PER_PART)}
 

@@ -12,6 +12,7 @@ build judged alike: filters and forgetting come before it. What `forget` brings 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,9 @@ from storage.snapshot import Snapshot
 
 AGAIN = pa.schema([*DOCUMENTS, pa.field("duplicate_of", pa.string())])
 """Documents of earlier snapshots that compete again: displaced ones, and those removed in favour of one (duplicate_of)."""
+
+PART_BYTES = 64 << 20
+"""Text of documents that compete again, in one part: as much as a shard has by default."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,18 +88,25 @@ def rebuild(
         )
         displaced = displaced.append_column("duplicate_of", pa.nulls(len(displaced), pa.string()))
         removed = duplicates_of(displaced["id"].combine_chunks()).select(AGAIN.names)
-        part = pa.concat_tables([displaced.cast(AGAIN), removed.cast(AGAIN)]).sort_by("id")
-        again.append(part)
-        signatures.append(sign_documents(part, config))
+        parts = _cut(pa.concat_tables([displaced.cast(AGAIN), removed.cast(AGAIN)]))
+        again += parts
+        signatures += [sign_documents(part, config) for part in parts]
+
+
+def _cut(table: pa.Table) -> list[pa.Table]:
+    """Stretches of about PART_BYTES of text."""
+    numbers = np.cumsum(table["num_bytes"].to_numpy()) // PART_BYTES
+    cuts = np.flatnonzero(numbers[1:] != numbers[:-1]) + 1
+    return [table.slice(a, b - a) for a, b in pairwise([0, *cuts.tolist(), len(table)])]
 
 
 def duplicates_of(snapshot: Snapshot, ids: pa.Array) -> pa.Table:
-    """The stored near-duplicates that were removed in favour of documents with these ids, sorted by id."""
+    """The stored near-duplicates that were removed in favour of documents with these ids."""
     found = [DUPLICATES.empty_table()]
     for shard in snapshot.shards("duplicates"):
         table = snapshot.open(shard)
         found.append(table.filter(pc.is_in(table["duplicate_of"], value_set=ids)).cast(DUPLICATES))
-    return pa.concat_tables(found).sort_by("id")
+    return pa.concat_tables(found)
 
 
 def _like_displaced(

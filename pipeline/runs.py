@@ -85,9 +85,17 @@ class Published:
             owners = np.array([places.get(hash_.tobytes(), -1) for hash_ in content], np.int64)
             return np.flatnonzero(owners >= 0), owners[owners >= 0]
 
+        def take(rows: Rows) -> Iterator[pa.Table]:
+            start = 0
+            for batch in documents.to_batches():
+                first, last = np.searchsorted(rows, [start, start + len(batch)])
+                chosen = pa.array(rows[first:last] - start)
+                yield pa.Table.from_batches([batch]).take(chosen)
+                start += len(batch)
+
         return cls(
             runs=runs,
-            documents=lambda rows: [documents.take(pa.array(rows))],
+            documents=take,
             num_shingles=lambda rows: signatures["num_shingles"].to_numpy()[rows],
             copies=copies,
         )

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline import rebuild as rebuild_module
 from pipeline.build import BuildConfig, build
 from pipeline.dedup import DedupConfig, exact_duplicates
 from pipeline.rebuild import rebuild
@@ -120,6 +121,23 @@ def test_one_document_can_turn_a_whole_chain_over(first: int) -> None:
     corpus.add([rows[first]])
     assert [int(i, 16) for i in sorted(corpus.kept["id"].to_pylist())] == [0, 2, 4, 6, 8]
     assert [int(i, 16) for i in sorted(corpus.removed["id"].to_pylist())] == [1, 3, 5, 7]
+
+
+def test_parts_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Documents that compete again come in parts of a bounded size, each with its signatures."""
+    rows, found = [row | {"num_bytes": len(row["text"])} for row in chain(9)], []
+    corpus = Corpus()
+    corpus.add([row | {"split": "train"} for row in rows[1:]])
+    new, published = new_of([table_of(rows[:1])]), publish([corpus.kept])
+    for part_bytes in (1, 1 << 20):
+        monkeypatch.setattr(rebuild_module, "PART_BYTES", part_bytes)
+        done = rebuild(new, published, corpus.duplicates_of, CONFIG)
+        for part, signatures in zip(done.again, done.signatures, strict=True):
+            assert part["id"].equals(signatures["id"])
+        found.append((done.found, sorted(i for t in done.again for i in t["id"].to_pylist())))
+        assert (max(map(len, done.again)) == 1) == (part_bytes == 1)
+    assert found[0] == found[1]
+    assert len(found[0][1]) == 8
 
 
 def test_splits_are_inherited_and_validation_wins() -> None:
@@ -294,10 +312,11 @@ def test_killed_anywhere_it_comes_to_the_same_snapshot(
     root = tmp_path / "recipe"
     write(root, TEXTS)
     copy_lake(start.lake, tmp_path / "whole")
+    monkeypatch.setattr(rebuild_module, "PART_BYTES", 1000)  # several parts
     operations: list[str] = []
     monkeypatch.setattr(lake_module, "on_file_operation", lambda _, path: operations.append(path))
     build(config_of(), Lake.open(tmp_path / "whole"), root=root)
-    monkeypatch.undo()
+    monkeypatch.setattr(lake_module, "on_file_operation", None)
     expected = resolve(Lake.open(tmp_path / "whole"), "tiny").hash
     near = [i for i, path in enumerate(operations, 1) if "/near/" in path]
     assert len(near) > 10
