@@ -176,6 +176,7 @@ def test_dead_worker_ends_the_work_and_the_next_call_goes_on(
     assert len(list(folder.glob("deadly-*"))) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("kind", KINDS)
 def test_ctrl_c_leaves_no_process_of_our_cluster(tmp_path: Path, kind: str) -> None:
@@ -186,6 +187,7 @@ def test_ctrl_c_leaves_no_process_of_our_cluster(tmp_path: Path, kind: str) -> N
         wait_until(lambda: not processes_of_session(parent.pid))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("kind", KINDS)
 def test_workers_do_not_outlive_who_started_them(tmp_path: Path, kind: str) -> None:
@@ -309,6 +311,7 @@ def test_lake_that_the_machines_do_not_share_is_told_early(
     assert not list((tmp_path / "lake/locks").glob("probe-*"))
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_the_cluster_that_we_joined(given: tuple[str, str], tmp_path: Path) -> None:
     """It goes on to work for others."""
     kind, address = given

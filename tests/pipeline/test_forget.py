@@ -137,7 +137,7 @@ def figures_of(snapshot: Snapshot) -> dict:
 
 # No shrinking: an example takes builds, and shrinking one takes minutes.
 @settings(
-    max_examples=6,
+    max_examples=4,
     deadline=None,
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow],
