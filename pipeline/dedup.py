@@ -2,9 +2,10 @@
 
 The kept set is the lexicographically-first maximal independent set of the verified graph by a total priority: published
 documents first, then the longest (in shingles), the recipe's order of sources, content hash, id. So every removed
-document names a kept one that it duplicates, no two kept ones are duplicates, nothing is removed through a chain, and
-the order of input, batches and shards does not matter. With the policy "rebuild" (`rebuild.py`) published documents
-have no precedence, and so it does not matter either what came in which build.
+document names a kept one that it duplicates, nothing is removed through a chain, and the order of input, batches and
+shards does not matter. No two kept ones are duplicates, as far as they share a band, and a bucket of thousands that are
+all but alike has been compared (`similarity.py` says how far). With the policy "rebuild" (`rebuild.py`) published
+documents have no precedence, and so it does not matter either what came in which build.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

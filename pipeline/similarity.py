@@ -134,9 +134,10 @@ def settle_slice(part: Slice, config: "DedupConfig") -> Edges:
     )
     decides = np.zeros(count, np.bool_)
     decides[best[best >= 0]] = True
-    first, second = pairs[:count].T
-    jaccard, containment = similarities[:count].T
-    columns = [first, second, jaccard, containment, rules[:count], decides]
+    # Copies: views would hold the room for edges that were not found.
+    first, second = pairs[:count].T.copy()
+    jaccard, containment = similarities[:count].T.copy()
+    columns = [first, second, jaccard, containment, rules[:count].copy(), decides]
     return Edges(*columns, num_nodes=len(part.roles), num_pairs=num_pairs)
 
 
