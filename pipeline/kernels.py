@@ -89,17 +89,22 @@ def _entry(tables, point):
 
 
 @_inlined
+def _read_entry(text, at, tables):
+    """The entry of the character that starts at `at`, and where the next one starts."""
+    point = np.uint64(text[at])
+    if point < _ASCII:
+        return _entry(tables, point), at + _ONE
+    point, at = _decode(text, at)
+    return _entry(tables, point), at
+
+
+@_inlined
 def _is_by_character(text, begin, end, tables):
     """Whether most word characters belong to scripts without spaces."""
     num_word = num_unspaced = _ZERO
     at = begin
     while at < end:
-        point = np.uint64(text[at])
-        if point < _ASCII:
-            at += _ONE
-        else:
-            point, at = _decode(text, at)
-        entry = _entry(tables, point)
+        entry, at = _read_entry(text, at, tables)
         num_word += entry & WORD
         num_unspaced += entry & UNSPACED
     return _TWO * (num_unspaced // UNSPACED) > num_word // WORD
@@ -159,12 +164,7 @@ def _read_characters(text, begin, end, tables, out):
     count = _ZERO
     at = begin
     while at < end:
-        point = np.uint64(text[at])
-        if point < _ASCII:
-            at += _ONE
-        else:
-            point, at = _decode(text, at)
-        entry = _entry(tables, point)
+        entry, at = _read_entry(text, at, tables)
         out[count] = entry >> _THREE
         count += np.uint64((entry & SPACE) == _ZERO)
     return count
@@ -336,14 +336,21 @@ def _num_slots(count):
 
 
 @_inlined
-def _shingle(text, begin, end, is_code, ngram, tables, ascii_tables, powers, values, out):
-    """Write the shingle hashes of one text in reading order, repeats and all; give their number."""
+def _read_units(text, begin, end, is_code, tables, ascii_tables, powers, values):
+    """Write what shingles are made of, word hashes or characters; give their number, and whether they are characters."""
     if not is_code:
         count, has_unspaced = _read_words(text, begin, end, tables, ascii_tables, powers, values)
         if not has_unspaced or not _is_by_character(text, begin, end, tables):
-            return _windows(values, count, ngram, _ZERO, out)
-    count = _read_characters(text, begin, end, tables, values)
-    return _windows(values, count, _CHARACTERS, _CHARACTER_SALT, out)
+            return count, False
+    return _read_characters(text, begin, end, tables, values), True
+
+
+@_inlined
+def _shingle(values, count, by_character, ngram, out):
+    """Write the shingle hashes of units in reading order, repeats and all; give their number."""
+    if by_character:
+        return _windows(values, count, _CHARACTERS, _CHARACTER_SALT, out)
+    return _windows(values, count, ngram, _ZERO, out)
 
 
 @compiled(*_TEXT, _MODES, types.uint64, _TABLES, types.uint64, _OUT64, types.int64[::1])
@@ -356,9 +363,10 @@ def shingle_texts(text, offsets, is_code, ngram, tables, multiplier, hashes, cou
     for row in range(len(is_code)):
         begin, end = np.uint64(offsets[row]), np.uint64(offsets[row + 1])
         out = hashes[filled:]
-        count = _shingle(
-            text, begin, end, is_code[row], ngram, tables, ascii_tables, powers, values, out
+        count, by_character = _read_units(
+            text, begin, end, is_code[row], tables, ascii_tables, powers, values
         )
+        count = _shingle(values, count, by_character, ngram, out)
         count = _drop_repeats(out, count, slots, multiplier)
         _sort(out, count, values, slots)
         counts[row] = count
@@ -375,9 +383,10 @@ def sign_texts(text, offsets, is_code, ngram, tables, multiplier, permutations, 
     hashes, mixed = np.empty(longest + _ONE, np.uint64), np.empty(_SIGN_BLOCK + _FOUR, np.uint32)
     for row in range(len(is_code)):
         begin, end = np.uint64(offsets[row]), np.uint64(offsets[row + 1])
-        count = _shingle(
-            text, begin, end, is_code[row], ngram, tables, ascii_tables, powers, values, hashes
+        count, by_character = _read_units(
+            text, begin, end, is_code[row], tables, ascii_tables, powers, values
         )
+        count = _shingle(values, count, by_character, ngram, hashes)
         count = _drop_repeats(hashes, count, slots, multiplier)
         counts[row] = count
         _sign(hashes, _ZERO, count, permutations, mixed, signatures[row])
@@ -745,19 +754,11 @@ def settle(
             # The sets of this document, and tables of them.
             begin, end = np.uint64(begins[node]), np.uint64(ends[node])
             out, gram_out = hashes[num_hashes:], grams[num_grams:]
-            by_character, count = is_code[node], _ZERO
-            if not by_character:
-                count, has_unspaced = _read_words(
-                    text, begin, end, tables, ascii_tables, powers, values
-                )
-                by_character = has_unspaced and _is_by_character(text, begin, end, tables)
-            if by_character:
-                count = _read_characters(text, begin, end, tables, values)
-                raw = _windows(values, count, _CHARACTERS, _CHARACTER_SALT, out)
-                gram_raw = _windows(values, count, _CHARACTERS, _CHARACTER_SALT, gram_out)
-            else:
-                raw = _windows(values, count, ngrams[0], _ZERO, out)
-                gram_raw = _windows(values, count, ngrams[1], _ZERO, gram_out)
+            count, by_character = _read_units(
+                text, begin, end, is_code[node], tables, ascii_tables, powers, values
+            )
+            raw = _shingle(values, count, by_character, ngrams[0], out)
+            gram_raw = _shingle(values, count, by_character, ngrams[1], gram_out)
             hash_ends[i, 0], gram_ends[i, 0] = num_hashes, num_grams
             num_hashes += np.int64(_drop_repeats(out, raw, slots, multiplier))
             num_grams += np.int64(_drop_repeats(gram_out, gram_raw, gram_slots, multiplier))
