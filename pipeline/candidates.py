@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.minhash import Hashes, kernels, read_signatures, write_band_keys
+from pipeline import kernels
+from pipeline.minhash import Hashes, read_signatures, write_band_keys
 from pipeline.runs import BandRun, Published, Rows, find_keys
 from storage.errors import GristmillError
 
@@ -146,11 +147,9 @@ def find_clusters(keys: Keys, meetings: Meetings, published: Rows) -> Clusters:
         num_new + num_published
     )  # the new ones first: their numbers are the keys' columns
     for band in range(len(keys.values)):
-        kernels().link_equal(keys.values[band], keys.of_band(band), parents)
-    kernels().link_pairs(
-        meetings.nodes, num_new + np.searchsorted(published, meetings.rows), parents
-    )
-    kernels().find_roots(parents)
+        kernels.link_equal(keys.values[band], keys.of_band(band), parents)
+    kernels.link_pairs(meetings.nodes, num_new + np.searchsorted(published, meetings.rows), parents)
+    kernels.find_roots(parents)
     members = np.flatnonzero(np.bincount(parents, minlength=len(parents))[parents] > 1)
     nodes = np.where(members < num_new, members + num_published, members - num_new)
     order = np.lexsort((nodes, parents[members]))

@@ -10,7 +10,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.kernels import SPACE, UNSPACED, WORD
+WORD, SPACE, UNSPACED = np.uint64(1), np.uint64(2), np.uint64(4)
+"""Bits of a character's kind: part of a word, white space, part of a word of a script without spaces."""
 
 _UNSPACED_SCRIPTS = (
     (0x0E00, 0x0FFF),  # Thai, Lao, Tibetan

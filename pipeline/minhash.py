@@ -4,7 +4,7 @@ Two documents are near-duplicates when their sets of shingles overlap (Broder 19
 words, or of 24 characters where words do not tell: in code, and in scripts written without spaces. Signatures are
 datasketch's (`affine32`, 128 permutations, seed 1) over the shingle hashes, bit for bit, so that its index, forest and
 `LeanMinHash` work on stored rows. With the hash "sha1" they are those of datasketch's defaults over the shingles' bytes,
-for whoever holds such signatures already. The work is done by the loops in `kernels.py`, on Arrow's own bytes.
+for whoever holds such signatures already. The work is done by the loops in `kernels/`, on Arrow's own bytes.
 
 The definition, on any string (`tests/pipeline/numpy_minhash.py` follows it in plain NumPy):
   fold(c)     casefold of the character if that is one character, else the first of its lower case
@@ -18,7 +18,7 @@ The definition, on any string (`tests/pipeline/numpy_minhash.py` follows it in p
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +27,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline import kernels
+from pipeline.characters import character_tables
 from storage.errors import ConfigError, GristmillError
 from storage.schema import SIGNATURE_KEY, SIGNATURES
 from storage.shard import read_schema
@@ -65,8 +67,8 @@ def shingle_texts(texts: pa.Array, domains: pa.Array, *, ngram: int = 5) -> tupl
     data, begins = utf8(texts)
     hashes = np.empty(begins[-1] - begins[0] + len(texts), np.uint64)  # touched as far as filled
     counts = np.empty(len(texts), np.int64)
-    filled = kernels().shingle_texts(
-        data, begins, is_code(domains), ngram, characters(), multiplier(), hashes, counts
+    filled = kernels.shingle_texts(
+        data, begins, is_code(domains), ngram, character_tables(), multiplier(), hashes, counts
     )
     return hashes[:filled].copy(), np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
 
@@ -78,7 +80,7 @@ def sign(hashes: Hashes, offsets: Offsets) -> Signatures:
     a document without shingles has all rows at 0xFFFFFFFF. Repeated hashes do no harm.
     """
     signatures = np.full((len(offsets) - 1, NUM_PERM), EMPTY, np.uint32)
-    kernels().sign(hashes, offsets, _permutations(), signatures)
+    kernels.sign(hashes, offsets, _permutations(), signatures)
     return signatures
 
 
@@ -95,8 +97,8 @@ def sign_texts(
     signatures = np.full((len(texts), NUM_PERM), EMPTY, np.uint32)
     counts = np.empty(len(texts), np.int64)
     if hash == "mix":
-        arguments = (ngram, characters(), multiplier(), _permutations(), signatures, counts)
-        kernels().sign_texts(data, begins, codes, *arguments)
+        arguments = (ngram, character_tables(), multiplier(), _permutations(), signatures, counts)
+        kernels.sign_texts(data, begins, codes, *arguments)
         return signatures, counts
     for rows in _blocks(begins):
         offsets = begins[rows.start : rows.stop + 1]
@@ -117,13 +119,13 @@ def _sign_sha1(
     hashes, starts, ends = (np.empty(num_bytes + len(is_code), np.uint64) for _ in range(3))
     # Folding makes three bytes of two at most (U+023A), and hashing reads one block beyond.
     folded = np.empty(2 * num_bytes + 128, np.uint8)
-    arguments = data, offsets, is_code, ngram, characters()
-    kernels().shingle_texts(*arguments, multiplier(), hashes, counts)
+    arguments = data, offsets, is_code, ngram, character_tables()
+    kernels.shingle_texts(*arguments, multiplier(), hashes, counts)
     with_repeats = np.empty_like(counts)
-    filled = kernels().fold_texts()(*arguments, folded, starts, ends, with_repeats)
-    _sha1()(folded, starts[:filled], ends[:filled], hashes)
+    filled = kernels.fold_texts(*arguments, folded, starts, ends, with_repeats)
+    kernels.sha1_starts(folded, starts[:filled], ends[:filled], hashes)
     bounds = np.concatenate([np.zeros(1, np.int64), np.cumsum(with_repeats)])
-    kernels().sign(hashes, bounds, _permutations(), signatures)
+    kernels.sign(hashes, bounds, _permutations(), signatures)
 
 
 def _blocks(offsets: Offsets) -> Iterator[slice]:
@@ -151,7 +153,7 @@ def write_band_keys(
     Equal keys mean equal bands, up to 64-bit collisions that verification sorts out. A multiply-mix of the values, never
     their sum: minima of long documents are small numbers, and sums of small numbers collide (LSHBloom's trap).
     """
-    kernels().band_keys(np.ascontiguousarray(signatures), rows, places, keys)
+    kernels.band_keys(np.ascontiguousarray(signatures), rows, places, keys)
 
 
 def sign_documents(documents: pa.Table, config: "DedupConfig") -> pa.Table:
@@ -264,30 +266,6 @@ def is_code(domains: pa.Array) -> NDArray[np.bool_]:
     """Whether each document's domain is "code"."""
     found = pc.fill_null(pc.equal(domains, "code"), False)
     return found.to_numpy(zero_copy_only=False)
-
-
-@cache
-def kernels() -> Any:
-    """The compiled loops. Imported late: numba takes a third of a second, and most commands do not need it."""
-    from pipeline import kernels
-
-    return kernels
-
-
-@cache
-def _sha1() -> Callable[..., None]:
-    """The loop over SHA-1, late for the same reason."""
-    from pipeline.sha1 import sha1_starts
-
-    return sha1_starts
-
-
-@cache
-def characters() -> tuple[NDArray[np.uint16], NDArray[np.uint32]]:
-    """The tables of all characters; late for the same reason."""
-    from pipeline.characters import character_tables
-
-    return character_tables()
 
 
 @cache

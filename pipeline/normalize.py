@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 from ftfy.badness import BADNESS_RE, MOJIBAKE_CATEGORIES
 
+from pipeline import kernels
 from storage.errors import ConfigError
 
 
@@ -94,8 +95,6 @@ def normalize(
 
 def content_hash(texts: pa.Array) -> pa.Array:
     """Give 32 hex digits for each text: blake2b-128 of its words joined by single spaces."""
-    from pipeline.squeeze import squeeze  # late: numba takes a third of a second
-
     texts = texts.cast(pa.large_string())
     _, offsets, data = texts.buffers()
     begins = np.zeros(1, np.int64)
@@ -103,7 +102,7 @@ def content_hash(texts: pa.Array) -> pa.Array:
         begins = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
     joined = np.empty(begins[-1] - begins[0], np.uint8)
     ends = np.empty(len(texts), np.int64)
-    squeeze(np.frombuffer(data or b"", np.uint8), begins, joined, ends)
+    kernels.squeeze(np.frombuffer(data or b"", np.uint8), begins, joined, ends)
     view, begin = joined.data, 0
     hashes = []
     for end in ends.tolist():

@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.minhash import Hashes, characters, is_code, kernels, multiplier
+from pipeline import kernels
+from pipeline.characters import character_tables
+from pipeline.minhash import Hashes, is_code, multiplier
 from pipeline.runs import Rows
 
-if (
-    TYPE_CHECKING
-):  # dedup holds the config and settles clusters here; only the annotations look back
+if TYPE_CHECKING:  # dedup holds the config and settles clusters here
     from pipeline.dedup import DedupConfig
 
 PUBLISHED, NEW, PROBE = range(3)
@@ -59,7 +59,7 @@ class Slice:
         sizes = self.ends - self.begins
         ends = np.cumsum(sizes)
         data = np.empty(sizes.sum(), np.uint8)
-        kernels().copy_texts(self.data, self.begins, sizes, ends - sizes, data)
+        kernels.copy_texts(self.data, self.begins, sizes, ends - sizes, data)
         np.savez(file, **vars(self) | {"data": data, "begins": ends - sizes, "ends": ends})
 
     @classmethod
@@ -124,10 +124,10 @@ def settle_slice(part: Slice, config: "DedupConfig") -> Edges:
     size = len(part.roles) * MAX_EDGES
     pairs, similarities = np.empty((size, 2), np.int64), np.empty((size, 2), np.float64)
     rules, best = np.empty(size, np.uint8), np.empty(len(part.roles), np.int64)
-    count, num_pairs = kernels().settle(
+    count, num_pairs = kernels.settle(
         *(part.data, part.begins, part.ends, part.is_code),
         (config.ngram, config.containment_ngram),
-        *(characters(), multiplier(), part.content, part.keys, part.key_ends, part.clusters),
+        *(character_tables(), multiplier(), part.content, part.keys, part.key_ends, part.clusters),
         *(part.roles, (config.threshold, config.containment)),
         (MAX_MEMBERS, MAX_CANDIDATES, MAX_EDGES),
         *(pairs, similarities, rules, best),

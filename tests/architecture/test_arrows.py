@@ -85,14 +85,14 @@ def test_readme_tree_exists() -> None:
     assert block, "README.md has no ```tree block"
     named = set()
     for line in block[1].splitlines():
-        folder, _, rest = line.partition("/")
+        folder, _, rest = line.partition("/ ")
         for name in re.findall(r"[\w.]+\.(?:py|jinja)", rest.split("  #")[0]):
             assert (ROOT / folder / name).is_file(), f"{folder}/{name}"
             named.add(f"{folder}/{name}")
     modules = {
-        f"{package}/{path.name}"
-        for package in PACKAGES
-        for path in (ROOT / package).glob("*.py")
+        path.relative_to(ROOT).as_posix()
+        for folder in (*PACKAGES, "pipeline/kernels")
+        for path in (ROOT / folder).glob("*.py")
         if path.name != "__init__.py"
     }
     assert modules <= named, sorted(modules - named)
@@ -100,7 +100,7 @@ def test_readme_tree_exists() -> None:
 
 def test_readme_hops_exist() -> None:
     """Every `file.py:function` hop from raw file to gradient is a function or class of that file."""
-    hops = re.findall(r"`((?:storage|pipeline|model|flows)/\w+\.py):(\w+)`", readme())
+    hops = re.findall(r"`((?:storage|pipeline|model|flows)/[\w/]+\.py):(\w+)`", readme())
     assert len(hops) >= 10
     for file, name in hops:
         tree = ast.parse((ROOT / file).read_text("utf8"))

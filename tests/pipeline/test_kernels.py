@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import types
 
-from pipeline import kernels
 from pipeline.characters import folds, kinds
-from pipeline.compiling import compiled
+from pipeline.kernels.compiling import compiled
+from pipeline.kernels.shingles import _sort, drop_repeats
 from pipeline.minhash import band_keys, shingle_texts, sign, sign_texts
 from storage.errors import GristmillError
 
@@ -128,8 +128,8 @@ def test_any_hashes_come_out_distinct_and_sorted(values: list[int], shift: int) 
     hashes = np.array(values, np.uint64) >> np.uint64(shift)
     expected = np.unique(hashes)
     scratch, slots = np.empty(300, np.uint64), np.empty(2048, np.uint64)
-    count = kernels._drop_repeats(hashes, np.uint64(len(hashes)), slots, np.uint64(1))
-    kernels._sort(hashes, np.uint64(count), scratch, slots)
+    count = drop_repeats(hashes, np.uint64(len(hashes)), slots, np.uint64(1))
+    _sort(hashes, np.uint64(count), scratch, slots)
     assert hashes[:count].tolist() == expected.tolist()
 
 
@@ -171,3 +171,44 @@ def test_of_several_processes_one_compiles(tmp_path: Path) -> None:
     processes = [start(env=environment, stdout=subprocess.PIPE) for _ in range(3)]
     misses = [int(process.communicate(timeout=280)[0]) for process in processes]
     assert sum(misses) == 4
+
+
+def test_a_loop_is_compiled_anew_when_another_file_of_its_folder_changes(tmp_path: Path) -> None:
+    """Numba looks at a loop's own file only, and the loops use functions of each other's files."""
+    (tmp_path / "helper.py").write_text(
+        "import numba\n\n@numba.njit\ndef step(x):\n    return x + 1\n"
+    )
+    (tmp_path / "loop.py").write_text(
+        "from helper import step\nfrom numba import types\n"
+        "from pipeline.kernels.compiling import compiled\n\n"
+        "@compiled(types.uint64)\ndef loop(x):\n    return step(x)\n\n"
+        "print(loop(1), sum(loop.stats.cache_misses.values()))\n"
+    )
+
+    def run() -> str:
+        search = os.pathsep.join([str(tmp_path), str(ROOT)])
+        environment = {
+            **os.environ,
+            "PYTHONPATH": search,
+            "NUMBA_CACHE_DIR": str(tmp_path / "cache"),
+        }
+        return subprocess.check_output([sys.executable, tmp_path / "loop.py"], env=environment, text=True)  # fmt: skip
+
+    assert [run(), run()] == ["2 1\n", "2 0\n"]
+    (tmp_path / "helper.py").write_text(
+        "import numba\n\n@numba.njit\ndef step(x):\n    return x + 2\n"
+    )
+    assert run() == "3 1\n"
+
+
+def test_loops_of_others_still_find_linear_algebra() -> None:
+    """Our own are loaded without importing scipy's, and a matrix product compiled later finds it."""
+    code = (
+        "import sys\nfrom pipeline import kernels\nkernels.link_pairs\n"
+        "print('scipy.linalg' in sys.modules)\n"
+        "import numba, numpy\n"
+        "print(numba.njit(lambda a: numpy.dot(a, a))(numpy.ones(3)))"
+    )
+    assert (
+        subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True) == "False\n3.0\n"
+    )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.sha1 import sha1_starts
+from pipeline.kernels.sha1 import sha1_starts
 
 BEHIND = 64
 

@@ -2,15 +2,14 @@
 
 Every step of SHA-1 (FIPS 180-4, section 6.1.2) needs the one before, so one string cannot use a processor's vectors;
 many strings side by side can. Column i of the arrays below belongs to the i-th string of a group, and LLVM makes
-vectors of every loop over the columns. Not for secrets. Nothing of `kernels.py` is used, because numba looks only at
-this file's age to tell whether what it keeps on disk is still right.
+vectors of every loop over the columns. Not for secrets.
 """
 
 import numba
 import numpy as np
 from numba import types
 
-from pipeline.compiling import compiled, read_only
+from pipeline.kernels.compiling import compiled, read_only
 
 _LANES = np.uint64(64)  # 26, 17 and 14 ns a block with 32, 64 and 128 of them, in 10, 20 and 40 KB
 _BLOCK = np.uint64(64)  # bytes that one round of 80 steps takes in
@@ -20,14 +19,9 @@ _KINDS = np.uint64(
     4
 )  # strings of one, two, three and more blocks: a group takes as long as its longest
 
-(
-    _CHOOSE,
-    _PARITY,
-    _MAJORITY,
-    _PARITY_AGAIN,
-) = (  # constants of 20 steps each, and names of how they mix
-    np.uint32(constant) for constant in (0x5A827999, 0x6ED9EBA1, 0x8F1BBCDC, 0xCA62C1D6)
-)
+# Constants of 20 steps each, named by how these mix.
+_CHOOSE, _PARITY = np.uint32(0x5A827999), np.uint32(0x6ED9EBA1)
+_MAJORITY, _PARITY_AGAIN = np.uint32(0x8F1BBCDC), np.uint32(0xCA62C1D6)
 
 _inlined = numba.njit(nogil=True)
 

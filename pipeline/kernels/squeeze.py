@@ -6,7 +6,7 @@ White space is Python's (`str.split`): the 29 characters for which `str.isspace`
 import numpy as np
 from numba import types
 
-from pipeline.compiling import compiled, read_only
+from pipeline.kernels.compiling import compiled, read_only
 
 _ZERO, _ONE, _TWO, _THREE = (np.uint64(value) for value in range(4))
 _SPACE = np.uint8(0x20)

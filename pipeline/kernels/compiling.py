@@ -2,26 +2,60 @@
 
 import fcntl
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numba
 from numba import types
+from numba.core.caching import FunctionCache
+
+# Numba's mathematics asks whether scipy's linear algebra can be imported, which takes a fifth of a second. No loop here
+# uses it, so it is promised for that moment; a loop of another package finds the real one, by name.
+_PROMISED = {"scipy.linalg", "scipy.linalg.cython_blas"} - sys.modules.keys()
+sys.modules.update((name, ModuleType(name)) for name in _PROMISED)
+import_module("numba.np.arraymath")
+for name in _PROMISED:
+    del sys.modules[name]
+
+
+class _Cache(FunctionCache):
+    """Numba's own, which looks at one file's age to tell whether what it kept is still right: loops use each other."""
+
+    def _index_key(self, sig: Any, codegen: Any) -> Any:
+        folder = Path(self._py_func.__code__.co_filename).parent
+        return (*super()._index_key(sig, codegen), _digest(folder))
+
+
+@cache
+def _digest(folder: Path) -> str:
+    """Hash of all Python files of a folder."""
+    digest = sha256()
+    for file in sorted(folder.glob("*.py")):
+        digest.update(file.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def compiled(*signature: types.Type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile a function for the one signature that it is called with, or load what an earlier process compiled."""
+    """Compile a function for the one signature that it is called with, or load what an earlier process compiled.
+
+    What was compiled is used again until a file of the function's folder changes.
+    """
 
     def compile_function(function: Callable[..., Any]) -> Callable[..., Any]:
+        dispatcher: Any = numba.njit(nogil=True)(function)
         try:
-            dispatcher = numba.njit(nogil=True, cache=True)(function)
+            dispatcher._cache = _Cache(function)
         except RuntimeError as error:
             if "cannot cache function" not in str(error):
                 raise
             # Neither this folder nor the user's cache can be written: each process compiles, for some seconds.
-            dispatcher = numba.njit(nogil=True)(function)
         with _one_at_a_time(dispatcher.stats.cache_path):
             dispatcher.compile(signature)
         dispatcher.disable_compile()

@@ -1,0 +1,29 @@
+"""The loops behind the pipeline, compiled by numba: Arrow's bytes and offsets in, hashes, signatures and verdicts out.
+
+No Python object per document or word, and no lock of the interpreter while they run. A loop is compiled or loaded when
+it is first asked for, `kernels.sign_texts(...)`: numba takes a third of a second, and most commands do not need it.
+What the loops compute is written where they are used; `tests/pipeline/` does the same slowly, with the same bits.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_MODULES = {
+    "squeeze": ["squeeze"],
+    "shingles": ["shingle_texts"],
+    "signatures": ["sign_texts", "sign", "band_keys"],
+    "folding": ["fold_texts"],
+    "sha1": ["sha1_starts"],
+    "clusters": ["link_equal", "link_pairs", "find_roots", "copy_texts"],
+    "settling": ["settle"],
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Compile or load the loop of that name, with those of its module."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    loop = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = loop
+    return loop
