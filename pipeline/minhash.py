@@ -18,7 +18,7 @@ The definition, on any string (`tests/pipeline/numpy_minhash.py` follows it in p
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -165,13 +165,15 @@ def sign_documents(documents: pa.Table, config: "DedupConfig") -> pa.Table:
         )
         signatures.append(values)
         counts.append(sizes)
-    flat = np.concatenate([np.empty(0, np.uint32), *(part.ravel() for part in signatures)])
-    num_shingles = np.concatenate([np.empty(0, np.int64), *counts])
     item = SIGNATURES.field("signature").type
+    lists = [
+        pa.FixedSizeListArray.from_arrays(pa.array(part.ravel(), pa.uint32()), type=item)
+        for part in signatures
+    ]
     columns = [
         documents["id"],
-        pa.FixedSizeListArray.from_arrays(pa.array(flat, pa.uint32()), type=item),
-        pa.array(num_shingles, pa.int64()),
+        _joined(lists, item),
+        _joined([pa.array(part, pa.int64()) for part in counts], pa.int64()),
     ]
     made = {SIGNATURE_KEY: json.dumps(_made(config), sort_keys=True)}
     schema = SIGNATURES.with_metadata((SIGNATURES.metadata or {}) | made)
@@ -229,15 +231,18 @@ def _in_words(made: dict[str, Any], keys: Iterable[str] | None = None) -> str:
 
 def read_signatures(table: pa.Table) -> Signatures:
     """View the signatures of a SIGNATURES table as an array (rows, 128); copies only if the table has several chunks."""
-    column = table["signature"].combine_chunks()
-    if isinstance(column, pa.ChunkedArray):  # a table without rows has no chunk to combine
-        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+    column = _joined(table["signature"].chunks, table["signature"].type)
     if column.type.list_size != NUM_PERM:
         raise GristmillError(
             f"signatures: expected {NUM_PERM} values a document, got {column.type.list_size}; "
             "they were made with another scheme: build the corpus anew"
         )
     return column.flatten().to_numpy().reshape(-1, NUM_PERM)
+
+
+def _joined(chunks: Sequence[pa.Array], kind: pa.DataType) -> Any:
+    """All chunks as one; a single one is not copied."""
+    return chunks[0] if len(chunks) == 1 else pa.concat_arrays([*chunks, pa.array([], kind)])
 
 
 def utf8(texts: pa.Array) -> tuple[NDArray[np.uint8], Offsets]:

@@ -6,6 +6,7 @@ before it that are not more than twice as large, so that there are `O(log n)` ru
 Documents are numbered through all signature shards of the chain: old shards never change, so numbers stay.
 """
 
+from binascii import unhexlify
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,8 @@ if TYPE_CHECKING:  # dedup holds the config and reads these runs; only the annot
     from pipeline.dedup import DedupConfig
 
 Rows = NDArray[np.int64]
+
+_ROWS_AT_A_TIME = 1 << 14  # of hex digits, half a megabyte
 
 MERGED_AT_MOST = 2
 """A run is merged with the one before it while that is at most so many times as large."""
@@ -306,16 +309,21 @@ def find_keys(run: BandRun, band: int, keys: Hashes, at_most: int) -> tuple[Rows
 
 def hex_words(column: pa.ChunkedArray | pa.Array) -> Hashes:
     """Read 32 hex digits as two uint64, shape (rows, 2). Raises GristmillError for anything else."""
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(array, pa.ChunkedArray):  # a column without rows has no chunk to combine
-        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], column.type)
-    try:
-        words = np.frombuffer(bytes.fromhex(_characters(array)), ">u8").astype(np.uint64)
-        return words.reshape(len(array), 2)
-    except ValueError as error:
-        raise GristmillError(
-            "expected ids and content hashes of 32 hex digits, got others; this is a bug"
-        ) from error
+    words, filled = np.empty((len(column), 2), np.uint64), 0
+    for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+        for begin in range(0, len(chunk), _ROWS_AT_A_TIME):
+            part = chunk[begin : begin + _ROWS_AT_A_TIME].cast(pa.large_string())
+            _, offsets, data = part.buffers()
+            ends = np.frombuffer(offsets, np.int64)[[part.offset, part.offset + len(part)]]
+            try:
+                values = unhexlify(memoryview(data or b"")[ends[0] : ends[1]])
+                words[filled : filled + len(part)] = np.frombuffer(values, ">u8").reshape(-1, 2)
+            except ValueError as error:
+                raise GristmillError(
+                    "expected ids and content hashes of 32 hex digits, got others; this is a bug"
+                ) from error
+            filled += len(part)
+    return words
 
 
 def words_hex(words: Hashes) -> pa.Array:
@@ -324,16 +332,6 @@ def words_hex(words: Hashes) -> pa.Array:
     offsets = pa.array(np.arange(0, len(digits) + 1, 32, dtype=np.int32))
     buffers = [None, offsets.buffers()[1], pa.py_buffer(digits.encode())]
     return pa.Array.from_buffers(pa.string(), len(words), buffers)
-
-
-def _characters(array: pa.Array) -> str:
-    """All characters of a column of texts, end to end."""
-    array = array.cast(pa.large_string())
-    _, offsets, data = array.buffers()
-    if not len(array):
-        return ""
-    ends = np.frombuffer(offsets, np.int64)[[array.offset, array.offset + len(array)]]
-    return bytes(memoryview(data)[ends[0] : ends[1]]).decode("latin-1")
 
 
 def _ranges(keys: Hashes, wanted: Hashes, at_most: int | None = None) -> tuple[Rows, Rows]:

@@ -4,7 +4,13 @@ import numpy as np
 from numba import types
 
 from pipeline.kernels.compiling import compiled, read_only
-from pipeline.kernels.shingles import MAX_COUNT, drop_repeats, num_slots, shingle, table_size
+from pipeline.kernels.shingles import (
+    MAX_COUNT,
+    num_slots,
+    shingle,
+    table_size,
+    to_table,
+)
 from pipeline.kernels.units import (
     MODES,
     ONE,
@@ -165,8 +171,8 @@ def settle(
         np.empty(num_slots(longest), np.uint64),
     )
     spare = np.empty(num_slots(longest) if longest > MAX_COUNT else ONE, np.uint64)
-    num_places = table_size(np.uint64(most_keys))[0]
-    bucket_slots, bucket_ids = np.empty(num_places, np.uint64), np.empty(num_places, np.int64)
+    num_buckets = table_size(np.uint64(most_keys))[0]
+    bucket_slots, bucket_ids = np.empty(num_buckets, np.uint64), np.empty(num_buckets, np.int64)
     bucket_of = np.empty(most_keys, np.int64)
     # Kept documents of each bucket, as lists: the newest entry; the one before an entry, and its document.
     newest, num_members = np.empty(most_keys, np.int64), np.empty(most_keys, np.int64)
@@ -215,8 +221,8 @@ def settle(
             raw = shingle(values, count, by_character, ngrams[0], out)
             gram_raw = shingle(values, count, by_character, ngrams[1], gram_out)
             hash_ends[i, 0], gram_ends[i, 0] = num_hashes, num_grams
-            num_hashes += np.int64(drop_repeats(out, raw, slots, multiplier))
-            num_grams += np.int64(drop_repeats(gram_out, gram_raw, gram_slots, multiplier))
+            num_hashes += np.int64(to_table(out, raw, slots, multiplier))
+            num_grams += np.int64(to_table(gram_out, gram_raw, gram_slots, multiplier))
             hash_ends[i, 1], gram_ends[i, 1] = num_hashes, num_grams
             num_own = hash_ends[i, 1] - hash_ends[i, 0]
             highest, first_edge = -1.0, num_edges

@@ -12,6 +12,7 @@ from pipeline.kernels.units import (
     TABLES,
     TEXT,
     TWO,
+    WORD_BASE,
     ZERO,
     ascii_tables_of,
     inlined,
@@ -64,20 +65,66 @@ def table_size(count):
 
 
 @inlined
-def drop_repeats(hashes, count, slots, multiplier):
-    """Move the first of each hash to the front, in any order; give their number.
+def num_slots(count):
+    """Places of the largest table for a text of so many units."""
+    return table_size(min(count, MAX_COUNT))[0]
 
-    Open addressing at a load of 1/8 to 1/4. The multiplier is drawn anew in each process, so that no text can be made to
-    fill one place of the table; the result does not depend on it.
+
+@inlined
+def num_places(count):
+    """Places that `distinct` needs for a text of so many units."""
+    return TWO * num_slots(count)
+
+
+@inlined
+def distinct(hashes, count, places, spare, multiplier):
+    """Move each hash to the front once, in any order (sorted, if more than MAX_COUNT came); give their number.
+
+    Without a branch that depends on a hash, which no processor foresees. All write their number to their place of a
+    table that is not cleared, and one that finds its own there is kept. Those that find another hash there, five of a
+    hundred or so, go to a table of their own, and so on. `spare` is scratch for them.
+
+    The multiplier is drawn anew in each process, so that no text can be made to fill one place; what is kept does not
+    depend on it.
     """
     if count > MAX_COUNT:
-        hashes[:count].sort()
-        num_distinct = ONE
-        for i in range(ONE, count):
-            is_new = hashes[i] != hashes[num_distinct - ONE]
-            hashes[num_distinct] = hashes[i]
-            num_distinct += np.uint64(is_new)
-        return num_distinct
+        return _sort_distinct(hashes, count)
+    kept, left = ZERO, count
+    source = hashes
+    while left:
+        shift = table_size(TWO * left)[1]
+        for i in range(left):
+            places[source[i] * multiplier >> shift] = i
+        crowded = ZERO
+        for i in range(left):
+            value = source[i]
+            owner = np.uint64(places[value * multiplier >> shift])  # never before i
+            held = source[owner]
+            hashes[kept] = value
+            kept += np.uint64(owner == i)
+            spare[crowded] = value
+            crowded += np.uint64(held != value)
+        source, left = spare, crowded
+        multiplier *= WORD_BASE  # another one, or they would meet again
+    return kept
+
+
+@inlined
+def _sort_distinct(hashes, count):
+    hashes[:count].sort()
+    num_distinct = ONE
+    for i in range(ONE, count):
+        is_new = hashes[i] != hashes[num_distinct - ONE]
+        hashes[num_distinct] = hashes[i]
+        num_distinct += np.uint64(is_new)
+    return num_distinct
+
+
+@inlined
+def to_table(hashes, count, slots, multiplier):
+    """The same as `distinct`, and a table of the hashes: open addressing at a load of 1/8 to 1/4, none of more."""
+    if count > MAX_COUNT:
+        return _sort_distinct(hashes, count)
     size, shift = table_size(count)
     slots[:size] = ZERO
     num_distinct = ZERO
@@ -104,7 +151,7 @@ def drop_repeats(hashes, count, slots, multiplier):
 @inlined
 def _sort(hashes, count, scratch, starts):
     """Sort distinct hashes: into about as many buckets as there are hashes, by the leading bits, then to their places."""
-    if count > MAX_COUNT or count < TWO:  # `drop_repeats` has sorted many already
+    if count > MAX_COUNT or count < TWO:  # `distinct` has sorted many already
         return
     buckets, shift = TWO, np.uint64(63)
     while buckets < count:
@@ -113,16 +160,16 @@ def _sort(hashes, count, scratch, starts):
     for bucket in range(buckets + ONE):
         starts[bucket] = ZERO
     for i in range(count):
-        starts[(hashes[i] >> shift) + ONE] += ONE
+        starts[(hashes[i] >> shift) + ONE] += np.uint32(1)
     fullest = ZERO
     for bucket in range(buckets):
-        fullest = max(fullest, starts[bucket + ONE])
+        fullest = max(fullest, np.uint64(starts[bucket + ONE]))
         starts[bucket + ONE] += starts[bucket]
     if fullest > _FULL_BUCKET:
         hashes[:count].sort()
         return
     for i in range(count):
-        place = starts[hashes[i] >> shift]
+        place = np.uint64(starts[hashes[i] >> shift])
         starts[hashes[i] >> shift] = place + ONE
         scratch[place] = hashes[i]
     for i in range(count):
@@ -131,11 +178,6 @@ def _sort(hashes, count, scratch, starts):
             hashes[place] = hashes[place - ONE]
             place -= ONE
         hashes[place] = value
-
-
-@inlined
-def num_slots(count):
-    return table_size(min(count, MAX_COUNT))[0]
 
 
 @inlined
@@ -151,7 +193,7 @@ def shingle_texts(text, offsets, is_code, ngram, tables, multiplier, hashes, cou
     """Write the distinct shingle hashes of each text, sorted, one text behind the other; give how many in all."""
     longest = np.uint64(longest_of(offsets))
     ascii_tables, powers = ascii_tables_of(tables), word_powers()
-    values, slots = np.empty(longest + ONE, np.uint64), np.empty(num_slots(longest), np.uint64)
+    values, places = np.empty(longest + ONE, np.uint64), np.empty(num_places(longest), np.uint32)
     filled = ZERO
     for row in range(len(is_code)):
         begin, end = np.uint64(offsets[row]), np.uint64(offsets[row + 1])
@@ -160,8 +202,8 @@ def shingle_texts(text, offsets, is_code, ngram, tables, multiplier, hashes, cou
             text, begin, end, is_code[row], tables, ascii_tables, powers, values
         )
         count = shingle(values, count, by_character, ngram, out)
-        count = drop_repeats(out, count, slots, multiplier)
-        _sort(out, count, values, slots)
+        count = distinct(out, count, places, values, multiplier)
+        _sort(out, count, values, places)
         counts[row] = count
         filled += count
     return filled

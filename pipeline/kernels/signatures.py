@@ -4,7 +4,7 @@ import numpy as np
 from numba import types
 
 from pipeline.kernels.compiling import compiled, read_only
-from pipeline.kernels.shingles import drop_repeats, num_slots, shingle
+from pipeline.kernels.shingles import distinct, num_places, shingle
 from pipeline.kernels.units import (
     FOUR,
     MODES,
@@ -66,7 +66,7 @@ def sign_texts(text, offsets, is_code, ngram, tables, multiplier, permutations, 
     """Write the signature of each text and how many distinct shingles it has."""
     longest = np.uint64(longest_of(offsets))
     ascii_tables, powers = ascii_tables_of(tables), word_powers()
-    values, slots = np.empty(longest + ONE, np.uint64), np.empty(num_slots(longest), np.uint64)
+    values, places = np.empty(longest + ONE, np.uint64), np.empty(num_places(longest), np.uint32)
     hashes, mixed = np.empty(longest + ONE, np.uint64), np.empty(_SIGN_BLOCK + FOUR, np.uint32)
     for row in range(len(is_code)):
         begin, end = np.uint64(offsets[row]), np.uint64(offsets[row + 1])
@@ -74,7 +74,7 @@ def sign_texts(text, offsets, is_code, ngram, tables, multiplier, permutations, 
             text, begin, end, is_code[row], tables, ascii_tables, powers, values
         )
         count = shingle(values, count, by_character, ngram, hashes)
-        count = drop_repeats(hashes, count, slots, multiplier)
+        count = distinct(hashes, count, places, values, multiplier)
         counts[row] = count
         _sign(hashes, ZERO, count, permutations, mixed, signatures[row])
 

@@ -15,7 +15,7 @@ from numba import types
 
 from pipeline.characters import folds, kinds
 from pipeline.kernels.compiling import compiled
-from pipeline.kernels.shingles import _sort, drop_repeats
+from pipeline.kernels.shingles import _sort, distinct, to_table
 from pipeline.minhash import band_keys, shingle_texts, sign, sign_texts
 from storage.errors import GristmillError
 
@@ -127,10 +127,13 @@ def test_any_hashes_come_out_distinct_and_sorted(values: list[int], shift: int) 
     """Also zero, which marks a free place, repeats, and hashes that all begin alike (as a hostile text's may)."""
     hashes = np.array(values, np.uint64) >> np.uint64(shift)
     expected = np.unique(hashes)
-    scratch, slots = np.empty(300, np.uint64), np.empty(2048, np.uint64)
-    count = drop_repeats(hashes, np.uint64(len(hashes)), slots, np.uint64(1))
-    _sort(hashes, np.uint64(count), scratch, slots)
+    copy = hashes.copy()
+    scratch, slots, places = np.empty(300, np.uint64), np.empty(2048, np.uint64), np.empty(4096, np.uint32)  # fmt: skip
+    count = distinct(hashes, np.uint64(len(hashes)), places, scratch, np.uint64(1))
+    _sort(hashes, np.uint64(count), scratch, places)
     assert hashes[:count].tolist() == expected.tolist()
+    count = to_table(copy, np.uint64(len(copy)), slots, np.uint64(1))
+    assert sorted(copy[:count].tolist()) == expected.tolist()
 
 
 def test_tables_know_every_character() -> None:
