@@ -28,9 +28,10 @@ for name in _PROMISED:
 class _Cache(FunctionCache):
     """Numba's own, which looks at one file's age to tell whether what it kept is still right: loops use each other."""
 
-    def _index_key(self, sig: Any, codegen: Any) -> Any:
-        folder = Path(self._py_func.__code__.co_filename).parent
-        return (*super()._index_key(sig, codegen), _digest(folder))
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        stamp = _digest(Path(function.__code__.co_filename).parent)
+        self._cache_file._source_stamp = stamp
 
 
 @cache
