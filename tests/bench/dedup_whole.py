@@ -50,7 +50,7 @@ def increment(table: pa.Table) -> None:
         took["1 % more"] = _build(folder, "some")
         took["all at once"] = _build(folder, "all")
     whole = took["all at once"]
-    print(f"\ngristmill build, {rows:,} documents in a lake, one worker (seconds)")
+    print(f"\ngristmill build, {rows:,} documents in a lake, one worker (CPU seconds)")
     for label, stages in took.items():
         shown = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in stages.items())
         dedup, of_all = (
@@ -72,21 +72,21 @@ def _write_jsonl(path: Path, table: pa.Table) -> None:
 
 
 def _build(folder: Path, name: str) -> dict[str, float]:
-    """Seconds of each stage of a build in the lake of that name, and of the rest (finding inputs, the commit)."""
+    """CPU seconds of each stage of a build in the lake of that name, and of the rest (finding inputs, the commit)."""
     recipe = folder / f"{name}.toml"
     recipe.write_text(RECIPE.format(folder=name))
     took: dict[str, float] = {}
 
     def timed(stage: Stage, run: Callable[[], dict[str, int]]) -> dict[str, int]:
-        begun = time.perf_counter()
+        begun = time.process_time()
         counts = run()
-        took[stage.name] = time.perf_counter() - begun
+        took[stage.name] = time.process_time() - begun
         return counts
 
-    begun = time.perf_counter()
+    begun = time.process_time()
     lake = Lake.open(str(folder / f"{name}-lake"))
     build(load_recipe(str(recipe)).build, lake, root=folder, run_stage=timed)
-    return took | {"rest": time.perf_counter() - begun - sum(took.values())}
+    return took | {"rest": time.process_time() - begun - sum(took.values())}
 
 
 def command(corpus: Path) -> None:
