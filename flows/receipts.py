@@ -79,7 +79,7 @@ def snapshots_with(lake: Lake, name: str, ids: list[str]) -> dict[str, list[int]
         snapshot = Snapshot(lake, read_manifest(lake, name, version))
         for shard in (s for kind in ("documents", "duplicates") for s in snapshot.shards(kind)):
             if shard.path not in in_shard:
-                table = snapshot.open_whole(shard).select(["id"])
+                table = snapshot.open_whole(shard, ["id"])
                 in_shard[shard.path] = table.filter(pc.is_in(table["id"], wanted))
             table = in_shard[shard.path]
             visible = snapshot.visible(shard, table)
@@ -149,7 +149,7 @@ def _samples_of(snapshot: Snapshot, ids: set[str], seq_len: int) -> tuple[np.nda
     wanted = pa.array(sorted(ids), pa.string())
     rows_in = {}
     for shard in snapshot.shards("tokens", split="train"):
-        is_wanted = pc.is_in(snapshot.open_whole(shard)["id"], wanted)
+        is_wanted = pc.is_in(snapshot.open_whole(shard, ["id"])["id"], wanted)
         rows_in[shard.path] = np.flatnonzero(is_wanted.to_numpy())
     num_trained = sum(map(len, rows_in.values()))
     found = [np.empty(0, np.int64)]

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from storage.content import content_hash
 from storage.errors import CorruptError, GristmillError, LakeError, NotFoundError
 from storage.lake import Lake
-from storage.schema import EDGES, FATES, SCHEMAS
-from storage.shard import describe_shard, open_shard, write_shard
+from storage.schema import DOCUMENTS, EDGES, FATES, SCHEMAS
+from storage.shard import describe_shard, open_shard, read_schema, scan_shard, write_shard
 
 Maker = Callable[..., pa.Table]
 
@@ -260,6 +260,29 @@ def test_every_flipped_bit_is_found(local_lake: Lake, documents: Maker) -> None:
             open_shard(local_lake, shard)
     file.write_bytes(sound)
     assert len(open_shard(local_lake, shard)) == 2
+
+
+@pytest.mark.parametrize("columns", [["id"], ["text", "id"], list(DOCUMENTS.names)])
+def test_chosen_columns_are_those_of_the_whole_shard(
+    local_lake: Lake, documents: Maker, columns: list[str]
+) -> None:
+    """In the order asked for; opened they are verified, and scanned they end as an error that says what is wrong."""
+    shard = write_shard(local_lake, "data/documents-00000.arrow", documents(["To be", "or not"]))
+    whole = open_shard(local_lake, shard)
+    for read in (open_shard, scan_shard):
+        assert read(local_lake, shard, columns).equals(whole.select(columns))
+    file = local_lake.local_path(shard.path)
+    sound = file.read_bytes()
+    message = rf"{shard.path}: expected sha256 {shard.checksum}, got [0-9a-f]{{64}}"
+    file.write_bytes(sound.replace(b"ARROW1", b"ARROW2"))
+    for read in (open_shard, scan_shard):
+        with pytest.raises(CorruptError, match=message):
+            read(local_lake, shard, columns)
+    with pytest.raises(CorruptError, match=message):
+        read_schema(local_lake, shard)
+    file.write_bytes(sound[:-100] + bytes([sound[-100] ^ 1]) + sound[-99:])
+    with pytest.raises(CorruptError, match=message):
+        open_shard(local_lake, shard, columns)
 
 
 def test_a_shard_that_is_gone_is_named(lake: Lake, documents: Maker) -> None:
