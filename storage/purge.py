@@ -29,7 +29,7 @@ from storage.catalog import (
 )
 from storage.lake import Entry, Lake
 from storage.schema import HIDES
-from storage.shard import Shard, write_shard
+from storage.shard import Shard, verified_file, write_shard
 from storage.snapshot import Manifest, Snapshot, commit_snapshot, manifest_path
 from storage.tombstones import renumber_band_keys
 
@@ -79,7 +79,7 @@ def plan_purge(lake: Lake, name: str) -> PurgePlan | None:
         snapshot = Snapshot(lake, manifest)
         for shard in manifest.shards:
             if shard.kind in HIDES and shard.path not in holds:
-                found = pc.is_in(snapshot.open_whole(shard)["id"], value_set=forgotten)
+                found = pc.is_in(snapshot.open_whole(shard, ["id"])["id"], value_set=forgotten)
                 holds[shard.path] = bool(pc.any(found).as_py())
     rewrite = [shard for shard in newest.manifest.shards if holds.get(shard.path)]
     # They number documents through all shards of signatures.
@@ -111,7 +111,7 @@ def _ids_of(stones: pa.Table, manifests: Sequence[Manifest], lake: Lake) -> pa.A
         snapshot = Snapshot(lake, manifest)
         for shard in manifest.shards if manifest.status != "promoted" else ():
             if shard.kind in ("documents", "duplicates") and shard.version == manifest.version:
-                table = snapshot.open_whole(shard)
+                table = snapshot.open_whole(shard, ["id", "content_hash"])
                 same = pc.is_in(table["content_hash"], value_set=hashes)
                 found |= set(table["id"].filter(same).to_pylist())
     return pa.array(sorted(found), pa.string())
@@ -125,12 +125,14 @@ def _leftover(lake: Lake, name: str) -> list[Entry]:
 def purge(plan: PurgePlan, *, progress: Progress | None = None) -> tuple[Manifest, list[Entry]]:
     """Carry it out; the caller holds the corpus's build lock. Returns the snapshot that stays and the files removed.
 
-    A training run on a snapshot that goes must not be at work: BusyError is raised before anything is touched.
+    A training run on a snapshot that goes must not be at work, and no file that stays may be damaged: BusyError or
+    CorruptError is raised before anything is touched.
     """
     lake, newest = plan.newest.lake, plan.newest.manifest
     for run, _ in plan.runs:
         with lake.lock(f"run-{run}", doing=f"purging what run '{run}' trains on"):
             pass
+    _check_sound(plan.newest)
     stays = _rewrite(plan, progress) if plan.rewrite else newest
     removed = []
     if plan.drop:
@@ -143,6 +145,14 @@ def purge(plan: PurgePlan, *, progress: Progress | None = None) -> tuple[Manifes
     leftover = _leftover(lake, newest.name)
     delete_entries(lake, leftover)
     return stays, removed + leftover
+
+
+def _check_sound(snapshot: Snapshot) -> None:
+    """Raise CorruptError unless all that a snapshot needs is as it was written: other copies of it are about to go."""
+    for shard in snapshot.manifest.shards:
+        verified_file(snapshot.lake, shard)
+    if snapshot.manifest.tokenizer is not None:
+        snapshot.tokenizer_bytes()
 
 
 _NOTE = (
@@ -199,6 +209,7 @@ def _rewrite(plan: PurgePlan, progress: Progress | None) -> Manifest:
         summary=figures | {"purge": {"shards": len(affected)}, "notes": [_NOTE]},
         commit={},
     )
+    _check_sound(Snapshot(lake, manifest))
     return commit_snapshot(lake, manifest)
 
 

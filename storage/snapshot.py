@@ -260,9 +260,17 @@ def _check_files(lake: Lake, manifest: Manifest) -> None:
     }
     for shard in manifest.shards:
         if sizes.get(shard.path) != shard.num_bytes:
+            found = sizes.get(shard.path, "none")
+            remedy = REMEDY
+            if shard.version == manifest.version:  # those of the build, which knows it as finished
+                folders = (
+                    lake.where(f"corpora/{manifest.name}/{part}/{manifest.build_id}")
+                    for part in ("work", "data")
+                )
+                remedy = f"remove {' and '.join(folders)}, then run the same command again"
             raise LakeError(
-                f"{lake.where(shard.path)}: expected a shard of {shard.num_bytes} bytes, got "
-                f"{sizes.get(shard.path, 'none')}; nothing was published, run the same command again"
+                f"{lake.where(shard.path)}: expected a shard of {shard.num_bytes} bytes, got {found}; nothing was "
+                f"published: {remedy}"
             )
     if manifest.tokenizer and not lake.exists(manifest.tokenizer["path"]):
         raise missing_file(lake.where(manifest.tokenizer["path"]))
