@@ -43,6 +43,7 @@ from pipeline.row_tables import common_schema, kept_batches, table_writer
 from pipeline.stage import Progress, no_progress
 from storage.disk import Disk
 from storage.errors import BusyError, GristmillError
+from storage.lake import Lake
 from storage.schema import DOCUMENTS
 from storage.snapshot import Snapshot
 
@@ -106,9 +107,13 @@ def dedup_files(
     text a worker, and what `near_duplicates` takes. Raises InputError for files that cannot be read to their end, or
     that hold no document at all.
     """
-    executor = executor or Executor()
     seconds: dict[str, float] = {}
-    with _folder_beside(work.out) as folder, _disk_in_plain_words(work.out):
+    folders = sorted({file.path.parent for file in work.files})
+    with (
+        _folder_beside(work.out) as folder,
+        _disk_in_plain_words(work.out),
+        (executor or Executor()).ready(Lake.open(folder), *folders) as executor,
+    ):
         with _timed(seconds, "read"):
             parts = cut_files(work.files, work.reading.fields.text)
             rows = read_all(parts, work.reading, folder, executor, progress)

@@ -142,6 +142,7 @@ def test_against_a_snapshot(tiny_recipe: Path, gristmill: Callable[..., Any]) ->
     answer = gristmill("dedup", folder / "in.jsonl", *options, "--force", "--set", "dedup.ngram=4")
     assert answer.code == 2
     assert "--set dedup.ngram=5" in answer.err
+    assert "hash" not in answer.err
 
 
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
