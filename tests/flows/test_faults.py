@@ -7,6 +7,7 @@ and the same command, run again, comes to what it would have come to.
 import errno
 import os
 import random
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -249,6 +250,44 @@ def test_a_flipped_bit_anywhere_is_found_or_not_needed(
     for number, shard in enumerate(shards):
         for at in (0.0, 0.1, 0.3, 0.7, 0.85, 0.95, 1.0):
             check_flipped_bit(cases[name], shard.path, at, gristmill, tmp_path / f"{number}-{at}")
+
+
+@pytest.mark.parametrize(
+    ("stopped_at", "path", "damage"),
+    [
+        ("/fates", "work/*/read/*.json", lambda data: data[:-9]),
+        ("/fates", "work/*/filter/00000-fates.arrow", lambda data: data[:-9]),
+        ("/fates", "work/*/near/edges.arrow", lambda _: b""),
+        ("/fates", "data/*/signatures-00000.arrow", lambda data: data[:500] + b"?" + data[501:]),
+        ("/snapshots", "data/*/tokens-train-00000.arrow", lambda data: data[:-9]),
+    ],
+)
+def test_a_damaged_file_of_an_unfinished_build_is_told(
+    cases: dict[str, Case],
+    stopped_at: str,
+    path: str,
+    damage: Callable[[bytes], bytes],
+    gristmill: Command,
+    tmp_path: Path,
+) -> None:
+    """With what to remove; then the same command does it all again."""
+    case, place = cases["rebuild"], tmp_path / "lake"
+    shutil.copytree(case.start, place)
+    before = set(place.glob(f"corpora/tiny/{path}"))
+    point = next(i for i, (_, name) in enumerate(case.operations) if stopped_at in name)
+    with hooked(failing(errno.EIO, point)):
+        assert gristmill(*case.arguments, "--lake", place, "--quiet").code == 1
+    [file] = set(place.glob(f"corpora/tiny/{path}")) - before
+    file.write_bytes(damage(file.read_bytes()))
+    answer = gristmill(*case.arguments, "--lake", place, "--quiet")
+    assert answer.code == 1
+    assert answer.err.count("gristmill:") == 1 and str(file) in answer.err
+    folders = re.search(r"published.* remove (\S+) and (\S+), then run the same", answer.err)
+    assert folders is not None, answer.err
+    for folder in folders.groups():
+        shutil.rmtree(folder)
+    assert gristmill(*case.arguments, "--lake", place, "--quiet").code == 0
+    assert outcome(place) == case.after
 
 
 @pytest.mark.parametrize("name", NAMES)
