@@ -4,6 +4,7 @@ Arrow files have no checksums, so the manifest carries them: `checksum` of the f
 verified on first open in a process; `content_hash` of the values says what the shard *is*, however it was compressed.
 """
 
+import errno
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -274,6 +275,9 @@ def _arrow_file(
     try:
         yield pa.ipc.open_file(pa.memory_map(str(file)), options=options)
     except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
+            with in_plain_words(where, "read"):  # the disk's fault, not the file's
+                raise
         raise CorruptError(
             f"{where}: expected an Arrow IPC file, got: {error}; {REMEDY}"
         ) from error

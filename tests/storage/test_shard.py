@@ -1,6 +1,7 @@
 """A shard is what was written, is described by its values alone, and is never read when damaged."""
 
 import os
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -295,6 +296,21 @@ def test_a_shard_that_is_gone_is_named(lake: Lake, documents: Maker) -> None:
         open_shard(lake, shard)
     with pytest.raises(NotFoundError, match="expected a file, found none"):
         describe_shard(lake, shard.path)
+
+
+def test_what_the_system_refuses_is_no_damage(local_lake: Lake, documents: Maker) -> None:
+    """No file descriptor left, say: the file is not to blame, and no good copy of it is asked for."""
+    shard = write_shard(local_lake, "data/documents-00000.arrow", documents(["To be"]))
+    open_shard(local_lake, shard)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        with pytest.raises(LakeError, match="cannot read it: too many open files") as refused:
+            open_shard(local_lake, shard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert not isinstance(refused.value, CorruptError)
+    assert len(open_shard(local_lake, shard)) == 1
 
 
 def test_a_checksum_is_verified_once(local_lake: Lake, tokens: Maker) -> None:
