@@ -109,7 +109,8 @@ def _literal(text: str) -> str:
 
 def _pattern(glob: str) -> str:
     """A regular expression (RE2) for a pattern with `*` (also over folders), `?`, `[...]` and `[!...]`."""
-    parts = re.findall(r"\[!?\]?[^\]]*\]|.", glob, re.DOTALL)
+    # Possessive: a ] that opens a set is in it, even where no other one closes it and so there is no set.
+    parts = re.findall(r"\[!?+\]?+[^\]]*\]|.", glob, re.DOTALL)
     return "(?s)^" + "".join(map(_pattern_part, parts)) + "$"
 
 
