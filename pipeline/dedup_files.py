@@ -29,7 +29,6 @@ from pipeline.minhash import sign_documents
 from pipeline.row_files import TABLES, Part, RowFile
 from pipeline.row_lines import kept_lines, line_writer
 from pipeline.row_scratch import (
-    MB,
     PARALLEL_BYTES,
     SOURCE,
     Reading,
@@ -195,11 +194,11 @@ def _sign_all(
         begin = end
     if rows.text_bytes < PARALLEL_BYTES:
         executor = Executor()
-    progress("sign", 0, rows.text_bytes // MB, "MB")
+    progress("sign", 0, rows.text_bytes, "bytes")
     done = 0
     for num_bytes in executor.map(_sign_task, tasks):
         done += num_bytes
-        progress("sign", done // MB, rows.text_bytes // MB, "MB")
+        progress("sign", done, rows.text_bytes, "bytes")
     documents = [read_table(rows.folder / f"{name}.documents") for name in rows.tables]
     signatures = [read_table(rows.folder / f"{name}.signatures") for name in rows.tables]
     return documents, signatures
@@ -240,7 +239,7 @@ def _write(
     done = 0
 
     def tell(num_bytes: int) -> None:
-        progress("write", (done + num_bytes) // MB, total // MB, "MB")
+        progress("write", done + num_bytes, total, "bytes")
 
     with (
         table_writer(target, work.out.name, common_schema(tables, reading.fields.text), tables[0])

@@ -114,7 +114,7 @@ def read_all(
     done = 0
 
     def tell(num_bytes: int) -> None:
-        progress("read", (done + num_bytes) // MB, total // MB, "MB")
+        progress("read", done + num_bytes, total, "bytes")
 
     tell(0)
     is_here = total < PARALLEL_BYTES or executor.is_here or len(tasks) < 2
