@@ -145,7 +145,7 @@ def _show(console: "Console", ref: str, selection: Selection) -> None:
     documents = selection.documents
     if not len(documents):
         known = (
-            f"; {plural(selection.num_known, 'document')} were forgotten before"
+            f"; {plural(selection.num_known, 'document was', 'documents were')} forgotten before"
             if selection.num_known
             else ""
         )
@@ -161,6 +161,6 @@ def _show(console: "Console", ref: str, selection: Selection) -> None:
         console.print(f"... and {len(documents) - SHOWN:,} more")
     kept = documents["fate"].to_pylist().count("kept")
     console.print(
-        f"{plural(len(documents), 'document')} of {ref} would be forgotten, {kept:,} of them kept ones",
+        f"{plural(len(documents), 'document')} of {ref} would be forgotten; {plural(kept, 'is', 'are')} kept so far",
         soft_wrap=True,
     )

@@ -53,6 +53,8 @@ class PurgePlan:
 
     leftover: tuple[Entry, ...]
     """Files of snapshots that were dropped before, which a purge that was killed did not come to remove."""
+    files: tuple[Entry, ...]
+    """All files that it will remove, sorted by path."""
 
     @property
     def is_needed(self) -> bool:
@@ -90,17 +92,34 @@ def plan_purge(lake: Lake, name: str) -> PurgePlan | None:
         for manifest in manifests
         if any(holds.get(shard.path) for shard in manifest.shards)
     ]
+    paths = tuple(shard.path for shard in (*rewrite, *keys))
+    leftover = _leftover(lake, name)
+    goes = unreachable(lake, name, float("inf")) if drop else leftover
+    goes += _files_that_go(newest, manifests, paths, drop)
     return PurgePlan(
         newest=newest,
-        rewrite=tuple(shard.path for shard in (*rewrite, *keys)),
+        rewrite=paths,
         drop=tuple(drop),
         runs=tuple(
             (run, version)
             for run, corpus, version in training_runs(lake)
             if corpus == name and version in drop
         ),
-        leftover=tuple(_leftover(lake, name)),
+        leftover=tuple(leftover),
+        files=tuple(sorted(goes, key=lambda entry: entry.path)),
     )
+
+
+def _files_that_go(
+    newest: Snapshot, manifests: Sequence[Manifest], rewrite: Sequence[str], drop: Sequence[int]
+) -> list[Entry]:
+    """Files that only versions to be dropped name; the newest, if it is rewritten, shares all others with what follows."""
+    stays = {path for m in manifests if m.version not in drop for path in m.paths()}
+    if rewrite:
+        stays |= {shard.path for shard in newest.manifest.shards} - set(rewrite)
+    gone = {path for m in manifests if m.version in drop for path in m.paths()} - stays
+    folder = f"corpora/{newest.manifest.name}/data"
+    return [entry for entry in newest.lake.list(folder) if entry.path in gone]
 
 
 def _ids_of(stones: pa.Table, manifests: Sequence[Manifest], lake: Lake) -> pa.Array:
@@ -224,8 +243,7 @@ def _drop(lake: Lake, manifest: Manifest, stays: Manifest) -> None:
         "why": "it held documents that were forgotten",
         "in_its_place": stays.ref,
         "tokenizer": manifest.tokenizer and manifest.tokenizer["checksum"],
-        "paths": sorted(shard.path for shard in manifest.shards)
-        + ([manifest.tokenizer["path"]] if manifest.tokenizer else []),
+        "paths": manifest.paths(),
     }
     path = dropped_path(manifest.name, manifest.version)
     lake.write_bytes(path, (json.dumps(record, indent=2, sort_keys=True) + "\n").encode())

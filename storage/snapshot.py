@@ -134,6 +134,11 @@ class Manifest:
         """name@version."""
         return f"{self.name}@{self.version}"
 
+    def paths(self) -> list[str]:
+        """Every file that it needs, relative to the lake: its shards, sorted, and the tokenizer."""
+        tokenizer = [self.tokenizer["path"]] if self.tokenizer else []
+        return [*sorted(shard.path for shard in self.shards), *tokenizer]
+
     def hash(self) -> str:
         """BLAKE2b-256 (64 hex digits) of everything but `commit` and the shards' sizes and file checksums."""
         body = asdict(self)

@@ -88,8 +88,11 @@ def test_the_receipt_knows_who_saw_what(built: Path, gristmill: Command, tiny_re
     lake.delete("runs/mine/ledger.jsonl")
     dry = gristmill("gc", "--purge", "--dry-run", "--lake", built)
     assert "run mine was trained on tiny@1: it can be sampled and evaluated" in dry.out
+    would = gristmill("gc", "--purge", "--dry-run", "--json", "--lake", built).json
     purged = gristmill("gc", "--purge", "--yes", "--json", "--lake", built)
     assert purged.code == 0, purged.err
+    assert len(purged.json["removed"]) > 5
+    assert would["removed"] == purged.json["removed"]
     [row] = purged.json["purged"]
     assert row["dropped"] == ["tiny@1", "tiny@2", "tiny@3", "tiny@4"]
     assert row["in_their_place"] == "tiny@5"
@@ -108,7 +111,7 @@ def test_what_would_go_is_shown_and_asked(
     pattern = ("--uri", "prose/*-00[12].txt", "--lake", built)
     dry = gristmill("forget", *pattern, "--dry-run")
     assert dry.code == 0
-    assert "2 documents of tiny@1 would be forgotten, 2 of them kept ones" in dry.out
+    assert "2 documents of tiny@1 would be forgotten; 2 are kept so far" in dry.out
     silent = gristmill("forget", *pattern)
     assert silent.code == 2
     assert "look at them with --dry-run and say --yes" in silent.err
