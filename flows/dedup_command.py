@@ -1,5 +1,6 @@
 """The command `dedup`: the engine of the builds on files that anybody has, without recipe or lake."""
 
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -34,6 +35,8 @@ MAX_LINE_BYTES = 1 << 30
 SECTIONS = ("dedup", "read")
 """Sections of a recipe of which `--set` takes keys here."""
 
+MAX_NAME_BYTES = 230
+"""Of a result's name: the 255 of most disks, less what the names of files beside it have more."""
 
 MIN_RATE_BYTES = 10_000_000
 """Below so much text, what is measured is the start."""
@@ -140,6 +143,11 @@ def _check_published(snapshot: Snapshot, config: DedupConfig) -> None:
 def _target(option: str, name: str) -> Path:
     """Where a result goes, links followed. Raises ConfigError unless it can be a file."""
     path = Path(name).resolve()
+    if len(os.fsencode(path.name)) > MAX_NAME_BYTES:
+        raise ConfigError(
+            f"{option} {name}: expected a name of at most {MAX_NAME_BYTES} bytes, got {len(os.fsencode(path.name))}; "
+            "give it a shorter one"
+        )
     if path.exists() and not path.is_file():
         raise ConfigError(f"{option} {name}: expected the name of a file, got something else")
     if not path.parent.is_dir():

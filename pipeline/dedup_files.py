@@ -109,8 +109,8 @@ def dedup_files(
     seconds: dict[str, float] = {}
     folders = sorted({file.path.parent for file in work.files})
     with (
-        _folder_beside(work.out) as folder,
         _disk_in_plain_words(work.out),
+        _folder_beside(work.out) as folder,
         (executor or Executor()).ready(Lake.open(folder), *folders) as executor,
     ):
         with _timed(seconds, "read"):
