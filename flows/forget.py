@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SHOWN = 20
-"""Documents named before the question; more are counted."""
+"""Documents named before the question, and of the receipt on the screen; more are counted."""
 
 
 def forget_documents(
@@ -73,7 +73,7 @@ def forget_documents(
     path = receipt.pop("path")
 
     def show(console: "Console") -> None:
-        console.print(visible(receipt_text(receipt)), soft_wrap=True)
+        console.print(visible(receipt_text(receipt, at_most=SHOWN)), soft_wrap=True)
         console.print(f"receipt: {lake.where(path)}", soft_wrap=True)
         console.print(
             "their bytes still lie in older snapshots; 'gristmill gc --purge' removes them"

@@ -165,6 +165,22 @@ def test_bad_requests_are_refused(
     assert resolve(Lake.open(built), "tiny").ref == "tiny@1"
 
 
+def test_a_screen_is_not_flooded(built: Path, gristmill: Command) -> None:
+    """Of many documents the first are named; the receipt in the lake names all."""
+    answer = gristmill("forget", "--uri", "prose/*", "--lake", built, "--yes", "-q")
+    assert answer.code == 0, answer.err
+    assert "24 documents:" in answer.out and "  ... and 4 more" in answer.out
+    [text] = [e.path for e in Lake.open(built).list("corpora/tiny/receipts") if ".txt" in e.path]
+    whole = Lake.open(built).read_bytes(text).decode()
+    assert [line for line in answer.out.splitlines() if "  was kept; in tiny@1" in line] == [
+        line for line in whole.splitlines() if "  was kept; in tiny@1" in line
+    ][:20]
+    assert whole.count("  was kept; in tiny@1") == 24
+    shown = gristmill("inspect", "tiny", "--lake", built).out
+    assert "note: this snapshot read nothing: 24 documents were forgotten" in shown
+    assert "Documents" not in shown
+
+
 def test_why_knows_and_does_not_tell(built: Path, gristmill: Command) -> None:
     """The history of a forgotten document is there, its text is not, though older shards hold it."""
     lake = Lake.open(built)
