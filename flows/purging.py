@@ -17,9 +17,10 @@ Row = dict[str, Any]
 def purge_lake(
     output: Output, lake: Lake, *, dry_run: bool, yes: bool
 ) -> tuple[list[Row], list[Entry]]:
-    """Purge every corpus of a lake that has forgotten something; returns what was done, and the files removed (or to remove).
+    """Purge every corpus of a lake that has forgotten something; returns what was done, and the files removed.
 
-    Raises ConfigError where it would have to ask and nobody can answer, Interrupted on a no.
+    A dry run returns what would be. Raises ConfigError where it would have to ask and nobody can answer, Interrupted
+    on a no.
     """
     rows: list[Row] = []
     removed: list[Entry] = []

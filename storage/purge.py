@@ -113,7 +113,7 @@ def plan_purge(lake: Lake, name: str) -> PurgePlan | None:
 def _files_that_go(
     newest: Snapshot, manifests: Sequence[Manifest], rewrite: Sequence[str], drop: Sequence[int]
 ) -> list[Entry]:
-    """Files that only versions to be dropped name; the newest, if it is rewritten, shares all others with what follows."""
+    """Files that only versions to be dropped name. What follows a newest one that is rewritten shares its other shards."""
     stays = {path for m in manifests if m.version not in drop for path in m.paths()}
     if rewrite:
         stays |= {shard.path for shard in newest.manifest.shards} - set(rewrite)
