@@ -48,7 +48,7 @@ ExecutorOption = Annotated[
         "--executor",
         envvar="GRISTMILL_EXECUTOR",
         metavar="KIND",
-        help="Where to build: processes, serial, ray or dask.",
+        help="Where to work: processes, serial, ray or dask.",
     ),
 ]
 AddressOption = Annotated[
@@ -187,6 +187,8 @@ def dedup(
     ] = None,
     overrides: SetOption = None,
     workers: WorkersOption = None,
+    executor: ExecutorOption = "processes",
+    address: AddressOption = "",
     force: Annotated[
         bool, typer.Option("--force", help="Replace OUT and PAIRS if they exist.")
     ] = False,
@@ -209,6 +211,8 @@ def dedup(
             domain=domain,
             overrides=overrides or [],
             workers=workers,
+            executor=executor,
+            address=address,
             force=force,
         )
 

@@ -1,20 +1,22 @@
 """The command `dedup`: the engine of the builds on files that anybody has, without recipe or lake."""
 
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.executors import chosen_executor
 from flows.output import Output
 from flows.progress import show_progress
-from flows.recipe import load_recipe
+from flows.recipe import decode_section
 from pipeline.compression import ENDINGS
 from pipeline.dedup import DedupConfig
 from pipeline.dedup_files import FileDedup, FileDedupResult, dedup_files
 from pipeline.display import duration, number, plural, size
 from pipeline.duplicate_pairs import PAIRS_ENDINGS
-from pipeline.executor import Executor, default_workers
+from pipeline.minhash import check_published
 from pipeline.raw import ReadLimits
 from pipeline.row_files import TABLES, Fields, Kind, RowFile, find_files, kind_of
 from pipeline.row_scratch import Reading
@@ -33,6 +35,8 @@ MAX_LINE_BYTES = 1 << 30
 SECTIONS = ("dedup", "read")
 """Sections of a recipe of which `--set` takes keys here."""
 
+MAX_NAME_BYTES = 230
+"""Of a result's name: the 255 of most disks, less what the names of files beside it have more."""
 
 MIN_RATE_BYTES = 10_000_000
 """Below so much text, what is measured is the start."""
@@ -50,9 +54,12 @@ def dedup_rows(
     domain: str | None,
     overrides: Sequence[str],
     workers: int | None,
+    executor: str,
+    address: str,
     force: bool,
 ) -> None:
     """Write the rows of FILEs that are no duplicates to OUT, and perhaps what was removed to PAIRS."""
+    place = chosen_executor(workers, executor, address)
     config, limits = _settings(overrides)
     target = _target("--out", out)
     kind = _kind_of_out(target)
@@ -68,7 +75,7 @@ def dedup_rows(
     rejected = target.with_name(f"{target.name}.rejected.jsonl")
     snapshot = resolve(Lake.open(location), against) if against is not None else None
     if snapshot is not None:
-        _check_same_shingles(snapshot, config)
+        _check_published(snapshot, config)
     files = find_files(patterns, kind)
     targets = {"--out": target, "--pairs": pairs_target, "rejected rows": rejected}
     _check_targets({name: path for name, path in targets.items() if path}, files, force)
@@ -87,7 +94,7 @@ def dedup_rows(
         config=config,
     )
     with show_progress(output) as progress:
-        result = dedup_files(work, Executor(workers=workers or default_workers()), progress)
+        result = dedup_files(work, place, progress)
     if id_field is not None and not result.with_id and result.documents:
         output.note(f"note: no document has a field {id_field!r}, so rows go by file:row")
     if result.repeated_ids:
@@ -104,6 +111,7 @@ def dedup_rows(
 
 def _settings(overrides: Sequence[str]) -> tuple[DedupConfig, ReadLimits]:
     """Defaults and `--set`, through the door of a recipe: the same checks, the same messages."""
+    of_section: dict[str, list[str]] = {section: [] for section in SECTIONS}
     for override in overrides:
         section = override.partition(".")[0].strip()
         if section not in SECTIONS:
@@ -111,33 +119,35 @@ def _settings(overrides: Sequence[str]) -> tuple[DedupConfig, ReadLimits]:
                 f"--set {override}: expected a key of {' or '.join(SECTIONS)}, such as dedup.threshold=0.8; others "
                 "have no effect here"
             )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "recipe.toml")
-        path.write_text(
-            f'name = "dedup"\nread.max_document_bytes = {MAX_LINE_BYTES}\n[[sources]]\npath = "."\n'
-        )
-        recipe = load_recipe(str(path), overrides)
-    if recipe.build.dedup.policy != "append":
+        of_section[section].append(override)
+    config = decode_section("dedup", DedupConfig, of_section["dedup"])
+    limits = {"max_document_bytes": MAX_LINE_BYTES}
+    if config.policy != "append":
         raise ConfigError(
-            f"--set dedup.policy={recipe.build.dedup.policy}: has no effect here, where nothing is published; take it out"
+            f"--set dedup.policy={config.policy}: has no effect here, where nothing is published; take it out"
         )
-    return recipe.build.dedup, recipe.build.read
+    return config, decode_section("read", ReadLimits, of_section["read"], limits)
 
 
-def _check_same_shingles(snapshot: Snapshot, config: DedupConfig) -> None:
-    """Raise ConfigError if the snapshot's signatures are made of other shingles: nothing would be found by them."""
-    theirs = snapshot.manifest.recipe.get("dedup", {})
-    for name in ("ngram", "hash"):
-        if name in theirs and theirs[name] != getattr(config, name, theirs[name]):
-            raise ConfigError(
-                f"--against {snapshot.ref}: expected dedup.{name} to be that of the corpus, {theirs[name]}, got "
-                f"{getattr(config, name)}; --set dedup.{name}={theirs[name]}"
-            )
+def _check_published(snapshot: Snapshot, config: DedupConfig) -> None:
+    """Look before hours of work whether signatures can be joined with those of the snapshot."""
+    try:
+        check_published(snapshot, config)
+    except ConfigError as error:
+        theirs = snapshot.manifest.recipe["dedup"]
+        differing = [key for key in ("hash", "ngram") if theirs[key] != getattr(config, key)]
+        options = " ".join(f"--set dedup.{key}={theirs[key]}" for key in differing)
+        raise ConfigError(f"--against {error}; here: {options}") from error
 
 
 def _target(option: str, name: str) -> Path:
     """Where a result goes, links followed. Raises ConfigError unless it can be a file."""
     path = Path(name).resolve()
+    if len(os.fsencode(path.name)) > MAX_NAME_BYTES:
+        raise ConfigError(
+            f"{option} {name}: expected a name of at most {MAX_NAME_BYTES} bytes, got {len(os.fsencode(path.name))}; "
+            "give it a shorter one"
+        )
     if path.exists() and not path.is_file():
         raise ConfigError(f"{option} {name}: expected the name of a file, got something else")
     if not path.parent.is_dir():

@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 
 from flows.output import Output
 from flows.server import DEFAULT_API_URL, prefect_answers
-from pipeline.display import size
+from pipeline.display import plural, size
 from pipeline.recall_view import found_probability
 from storage.errors import GristmillError
 from storage.lake import Lake
@@ -202,7 +202,7 @@ def _torch() -> Check:
         return Check(
             "torch device", "failed", f"{type(error).__name__}: {error}", "install torch again"
         )
-    return Check("torch device", "ok", f"{device}; {threads} threads")
+    return Check("torch device", "ok", f"{device}; {plural(threads, 'thread')}")
 
 
 def _memory() -> Check:

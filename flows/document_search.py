@@ -4,20 +4,16 @@ For `gristmill why`. A corpus of millions answers in seconds, because only the c
 and texts only of the shards that hold a document to be shown.
 """
 
-import functools
-import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage.errors import NotFoundError
 from storage.schema import FATES
-from storage.shard import Shard, check_format, missing_file
+from storage.shard import Shard, scan_shard
 from storage.snapshot import Snapshot
 
 MIN_PREFIX = 6
@@ -60,58 +56,6 @@ class Cluster:
     """False if it was cut at MAX_CLUSTER."""
 
 
-def read_columns(snapshot: Snapshot, shard: Shard, names: Sequence[str]) -> pa.Table:
-    """Some columns of a shard, the others left packed; its checksum is verified once in a process, as ever.
-
-    Raises CorruptError, naming the file.
-    """
-    file = _local_file(snapshot, shard)
-    if not _is_sound(file, shard):
-        return snapshot.open(shard).select(
-            names
-        )  # a bucket's copy is fetched again; else it says what is wrong
-    return _columns(snapshot, shard, file, names)
-
-
-def _scan(snapshot: Snapshot, shard: Shard, names: Sequence[str]) -> pa.Table:
-    """The same, unverified: to find out which shard to verify. Text shards are 98 % text, which need not be hashed."""
-    return _columns(snapshot, shard, _local_file(snapshot, shard), names)
-
-
-def _columns(snapshot: Snapshot, shard: Shard, file: Path, names: Sequence[str]) -> pa.Table:
-    try:
-        with pa.memory_map(str(file)) as source:
-            schema = pa.ipc.open_file(source).schema
-            check_format(schema, shard.kind, snapshot.lake.where(shard.path))
-            fields = [schema.names.index(name) for name in names]
-            options = pa.ipc.IpcReadOptions(included_fields=fields)
-            table = pa.ipc.open_file(source, options=options).read_all()
-    except (pa.ArrowException, OSError, ValueError):
-        return snapshot.open(shard).select(names)  # verified, so it says what is wrong
-    return table.select(names)
-
-
-def _local_file(snapshot: Snapshot, shard: Shard) -> Path:
-    try:
-        return snapshot.lake.local_path(shard.path)
-    except NotFoundError as error:
-        raise missing_file(snapshot.lake.where(shard.path)) from error
-
-
-def _is_sound(file: Path, shard: Shard) -> bool:
-    try:
-        status = file.stat()
-        return _has_checksum(file, shard.checksum, status.st_size, status.st_mtime_ns)
-    except OSError:
-        return False
-
-
-@functools.cache
-def _has_checksum(file: Path, checksum: str, _num_bytes: int, _modified_ns: int) -> bool:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() == checksum
-
-
 def count_fates(snapshot: Snapshot) -> int:
     """How many fates a search looks through."""
     return sum(shard.rows for shard in snapshot.shards("fates"))
@@ -141,7 +85,7 @@ def find_documents(snapshot: Snapshot, word: str) -> Matches:
         ways.append(("pattern", lambda t: pc.match_substring_regex(t["uri"], pattern)))
     found: list[dict[str, None]] = [{} for _ in ways]
     for shard in reversed(fate_shards(snapshot)):
-        table = read_columns(snapshot, shard, ["id", "uri"])
+        table = snapshot.open_whole(shard, ["id", "uri"])
         for ids, (_, mask) in zip(found, ways, strict=True):
             ids.update(dict.fromkeys(table["id"].filter(mask(table)).to_pylist()))
     for ids, (how, _) in zip(found, ways, strict=True):
@@ -165,7 +109,8 @@ def _literal(text: str) -> str:
 
 def _pattern(glob: str) -> str:
     """A regular expression (RE2) for a pattern with `*` (also over folders), `?`, `[...]` and `[!...]`."""
-    parts = re.findall(r"\[!?\]?[^\]]*\]|.", glob, re.DOTALL)
+    # Possessive: a ] that opens a set is in it, even where no other one closes it and so there is no set.
+    parts = re.findall(r"\[!?+\]?+[^\]]*\]|.", glob, re.DOTALL)
     return "(?s)^" + "".join(map(_pattern_part, parts)) + "$"
 
 
@@ -187,7 +132,7 @@ def _pattern_part(part: str) -> str:
 def _with_content_hash(snapshot: Snapshot, content_hash: str) -> Iterator[str]:
     for kind in ("documents", "duplicates"):
         for shard in reversed(snapshot.shards(kind)):
-            table = _scan(snapshot, shard, ["id", "content_hash"])
+            table = scan_shard(snapshot.lake, shard, ["id", "content_hash"])
             yield from table["id"].filter(pc.equal(table["content_hash"], content_hash)).to_pylist()
 
 
@@ -200,7 +145,7 @@ def nearest(snapshot: Snapshot, word: str) -> tuple[str, int] | None:
     column, word = ("id", word.lower()) if is_hex else ("uri", word)
     best: tuple[str, int] | None = None
     for shard in snapshot.shards("fates"):
-        values = read_columns(snapshot, shard, [column])[column]
+        values = snapshot.open_whole(shard, [column])[column]
         low = (best[1] if best else 3) + 1
         high = len(word)
         while low <= high:
@@ -219,10 +164,10 @@ def histories(snapshot: Snapshot, ids: Iterable[str]) -> dict[str, list[dict[str
     wanted = pa.array(sorted(set(ids)), pa.string())
     rows: dict[str, list[dict[str, Any]]] = {}
     for shard in fate_shards(snapshot):
-        is_wanted = pc.is_in(read_columns(snapshot, shard, ["id"])["id"], wanted)
+        is_wanted = pc.is_in(snapshot.open_whole(shard, ["id"])["id"], wanted)
         if not pc.any(is_wanted).as_py():
             continue
-        for row in read_columns(snapshot, shard, FATES.names).filter(is_wanted).to_pylist():
+        for row in snapshot.open_whole(shard, FATES.names).filter(is_wanted).to_pylist():
             rows.setdefault(row["id"], []).append(row | {"version": shard.version})
     return rows
 
@@ -231,7 +176,7 @@ def duplicates_of(snapshot: Snapshot, id_: str) -> list[str]:
     """Ids of the documents of which some fate says that they duplicate this one, sorted."""
     found: set[str] = set()
     for shard in fate_shards(snapshot):
-        table = read_columns(snapshot, shard, ["id", "duplicate_of"])
+        table = snapshot.open_whole(shard, ["id", "duplicate_of"])
         found.update(table["id"].filter(pc.equal(table["duplicate_of"], id_)).to_pylist())
     return sorted(found)
 
@@ -241,7 +186,7 @@ def find_cluster(snapshot: Snapshot, id_: str) -> Cluster:
     pairs = [snapshot.open(shard) for shard in snapshot.shards("edges")]
     links = [table.select(["id_a", "id_b"]).rename_columns(["a", "b"]) for table in pairs]
     for shard in fate_shards(snapshot):
-        table = read_columns(snapshot, shard, ["id", "duplicate_of"])
+        table = snapshot.open_whole(shard, ["id", "duplicate_of"])
         table = table.filter(pc.is_valid(table["duplicate_of"]))
         links.append(table.rename_columns(["a", "b"]))
     found: dict[str, None] = {id_: None}
@@ -309,7 +254,7 @@ def locate(
     for shard in shards:
         if snapshot.hides(shard, id_):
             continue
-        row = pc.index(_scan(snapshot, shard, ["id"])["id"], id_).as_py()
+        row = pc.index(scan_shard(snapshot.lake, shard, ["id"])["id"], id_).as_py()
         if row >= 0:
             return Place(shard, row)
     return None
@@ -329,7 +274,7 @@ def _likely_number(snapshot: Snapshot, id_: str, version: int) -> str:
     """Of the document shard that holds as many documents before it as the fates say were kept: both are in order of input."""
     before = 0
     for shard in fate_shards(snapshot, version):
-        table = read_columns(snapshot, shard, ["id", "fate"])
+        table = snapshot.open_whole(shard, ["id", "fate"])
         row = pc.index(table["id"], id_).as_py()
         is_kept = pc.equal(table["fate"] if row < 0 else table["fate"][:row], "kept")
         before += pc.sum(is_kept).as_py() or 0
@@ -344,4 +289,4 @@ def _likely_number(snapshot: Snapshot, id_: str, version: int) -> str:
 
 def read_row(snapshot: Snapshot, place: Place, names: Sequence[str]) -> dict[str, Any]:
     """Some values of one row of a shard, verified."""
-    return read_columns(snapshot, place.shard, names).slice(place.row, 1).to_pylist()[0]
+    return snapshot.open_whole(place.shard, names).slice(place.row, 1).to_pylist()[0]

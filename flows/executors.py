@@ -1,4 +1,4 @@
-"""Where the work of a build runs: `--executor` and `--address`, or their environment variables, as an Executor.
+"""Where a build or `dedup` runs: `--executor` and `--address`, or their environment variables, as an Executor.
 
 It decides nothing about what is made, so it is no part of a recipe. A flow reads the variables of the process that it
 runs in: those of a site reach its worker, and so every build that the site starts.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SHOWN = 20
-"""Documents named before the question; more are counted."""
+"""Documents named before the question, and of the receipt on the screen; more are counted."""
 
 
 def forget_documents(
@@ -73,7 +73,7 @@ def forget_documents(
     path = receipt.pop("path")
 
     def show(console: "Console") -> None:
-        console.print(visible(receipt_text(receipt)), soft_wrap=True)
+        console.print(visible(receipt_text(receipt, at_most=SHOWN)), soft_wrap=True)
         console.print(f"receipt: {lake.where(path)}", soft_wrap=True)
         console.print(
             "their bytes still lie in older snapshots; 'gristmill gc --purge' removes them"
@@ -145,7 +145,7 @@ def _show(console: "Console", ref: str, selection: Selection) -> None:
     documents = selection.documents
     if not len(documents):
         known = (
-            f"; {plural(selection.num_known, 'document')} were forgotten before"
+            f"; {plural(selection.num_known, 'document was', 'documents were')} forgotten before"
             if selection.num_known
             else ""
         )
@@ -161,6 +161,6 @@ def _show(console: "Console", ref: str, selection: Selection) -> None:
         console.print(f"... and {len(documents) - SHOWN:,} more")
     kept = documents["fate"].to_pylist().count("kept")
     console.print(
-        f"{plural(len(documents), 'document')} of {ref} would be forgotten, {kept:,} of them kept ones",
+        f"{plural(len(documents), 'document')} of {ref} would be forgotten; {plural(kept, 'is', 'are')} kept so far",
         soft_wrap=True,
     )

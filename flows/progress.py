@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from flows.output import Output, say
-from pipeline.display import duration, number
+from pipeline.display import duration, number, size
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -89,10 +89,10 @@ def _bars() -> "Bars":
         """`12/40 shards  3.1/s`."""
 
         def render(self, task: Any) -> Text:
-            of = "" if task.total is None else f"/{task.total:,.0f}"
-            amount = f"{task.completed:,.0f}{of} {task.fields['unit']}"
+            unit = task.fields["unit"]
+            amount = _amount(task.completed, task.total, unit)
             speed = task.finished_speed or task.speed
-            return Text(f"{amount}  {number(speed)}/s" if speed else amount)
+            return Text(f"{amount}  {_rate(speed, unit)}" if speed else amount)
 
     return Progress(
         SpinnerColumn(
@@ -133,10 +133,9 @@ class LineProgress:
         if self._told and now > self._told[0][0]:
             rate = (done - self._told[0][1]) / (now - self._told[0][0])
         self._told.append((now, done))
-        of = "" if total is None else f"/{total:,}"
-        speed = f", {number(rate)}/s" if rate else ""
+        speed = f", {_rate(rate, unit)}" if rate else ""
         left = f", {duration((total - done) / rate)} left" if rate and total is not None else ""
-        self._tell(f"{stage}: {done:,}{of} {unit}{speed}{left}")
+        self._tell(f"{stage}: {_amount(done, total, unit)}{speed}{left}")
 
     def close(self) -> None:
         """Say how the last stage ended."""
@@ -145,5 +144,16 @@ class LineProgress:
     def _finish(self, now: float) -> None:
         if self._stage:
             took = duration(now - self._began)
-            self._tell(f"{self._stage}: {self._done:,} {self._unit} in {took}")
+            self._tell(f"{self._stage}: {_amount(self._done, None, self._unit)} in {took}")
         self._stage = ""
+
+
+def _amount(done: float, total: float | None, unit: str) -> str:
+    """`12/40 shards`, or `11.9 kB/21.8 MB`; without a total, what is done alone."""
+    if unit == "bytes":
+        return size(done) if total is None else f"{size(done)}/{size(total)}"
+    return f"{done:,.0f} {unit}" if total is None else f"{done:,.0f}/{total:,.0f} {unit}"
+
+
+def _rate(per_second: float, unit: str) -> str:
+    return f"{size(per_second) if unit == 'bytes' else number(per_second)}/s"

@@ -19,7 +19,8 @@ def purge_lake(
 ) -> tuple[list[Row], list[Entry]]:
     """Purge every corpus of a lake that has forgotten something; returns what was done, and the files removed.
 
-    Raises ConfigError where it would have to ask and nobody can answer, Interrupted on a no.
+    A dry run returns what would be. Raises ConfigError where it would have to ask and nobody can answer, Interrupted
+    on a no.
     """
     rows: list[Row] = []
     removed: list[Entry] = []
@@ -28,6 +29,7 @@ def purge_lake(
             plan = plan_purge(lake, name)
             if plan is not None and plan.is_needed:
                 rows.append(_row(plan))
+                removed += plan.files
             continue
         with lake.lock(f"build-{name}", doing=f"purging '{name}'"):
             plan = plan_purge(lake, name)
@@ -46,7 +48,7 @@ def purge_lines(row: Row, *, dry_run: bool) -> list[str]:
     """What purging a corpus does, or would do, for people."""
     dropped = ", ".join(row["dropped"]) or "no snapshot"
     verb = "would drop" if dry_run else "dropped"
-    lines = [f"{row['corpus']}: {verb} {dropped}; they hold forgotten documents"]
+    lines = [f"{row['corpus']}: {verb} {dropped}, where forgotten documents lie"]
     if row["rewritten"]:
         what = plural(row["rewritten"], "shard")
         again = f" as {row['in_their_place']}" if "in_their_place" in row else ""

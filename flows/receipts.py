@@ -79,7 +79,7 @@ def snapshots_with(lake: Lake, name: str, ids: list[str]) -> dict[str, list[int]
         snapshot = Snapshot(lake, read_manifest(lake, name, version))
         for shard in (s for kind in ("documents", "duplicates") for s in snapshot.shards(kind)):
             if shard.path not in in_shard:
-                table = snapshot.open_whole(shard).select(["id"])
+                table = snapshot.open_whole(shard, ["id"])
                 in_shard[shard.path] = table.filter(pc.is_in(table["id"], wanted))
             table = in_shard[shard.path]
             visible = snapshot.visible(shard, table)
@@ -149,7 +149,7 @@ def _samples_of(snapshot: Snapshot, ids: set[str], seq_len: int) -> tuple[np.nda
     wanted = pa.array(sorted(ids), pa.string())
     rows_in = {}
     for shard in snapshot.shards("tokens", split="train"):
-        is_wanted = pc.is_in(snapshot.open_whole(shard)["id"], wanted)
+        is_wanted = pc.is_in(snapshot.open_whole(shard, ["id"])["id"], wanted)
         rows_in[shard.path] = np.flatnonzero(is_wanted.to_numpy())
     num_trained = sum(map(len, rows_in.values()))
     found = [np.empty(0, np.int64)]
@@ -182,8 +182,8 @@ def _who() -> str:
     return f"{user}@{os.uname().nodename}"
 
 
-def receipt_text(receipt: Row) -> str:
-    """The receipt for people."""
+def receipt_text(receipt: Row, at_most: int | None = None) -> str:
+    """The receipt for people; of its documents, and of those that came back, only so many if asked for."""
     documents, runs = receipt["documents"], receipt["runs"]
     lines = [
         f"forgotten in {receipt['snapshot']} ({receipt['hash']})",
@@ -193,12 +193,12 @@ def receipt_text(receipt: Row) -> str:
         "",
         plural(len(documents), "document") + ":",
     ]
-    for row in documents:
-        same = ", the same text as one that was asked for" if row["why"] == "same_text" else ""
-        where = ", ".join(row["snapshots"]) or "no snapshot"
-        lines.append(f"  {row['id']}  {row['uri']}  was {row['fate_before']}; in {where}{same}")
-    for row in receipt["restored"]:
-        lines.append(f"came back: {row['id']}  {row['uri']}, in place of {row['in_place_of']}")
+    lines += _first(at_most, [f"  {_document_sentence(row)}" for row in documents])
+    back = (
+        f"{row['id']}  {row['uri']}, in place of {row['in_place_of']}"
+        for row in receipt["restored"]
+    )
+    lines += _first(at_most, [f"came back: {sentence}" for sentence in back])
     lines += ["", "snapshots that contain them: " + (", ".join(receipt["snapshots"]) or "none")]
     if not runs:
         lines.append("training runs on these snapshots: none")
@@ -210,6 +210,17 @@ def receipt_text(receipt: Row) -> str:
 
 
 _SAW = {"yes": "saw them", "no": "did not see them", "may have": "may have seen them"}
+
+
+def _first(at_most: int | None, lines: list[str]) -> list[str]:
+    left = 0 if at_most is None else len(lines) - at_most
+    return lines if left <= 0 else [*lines[:at_most], f"  ... and {left:,} more"]
+
+
+def _document_sentence(row: Row) -> str:
+    same = ", the same text as one that was asked for" if row["why"] == "same_text" else ""
+    where = ", ".join(row["snapshots"]) or "no snapshot"
+    return f"{row['id']}  {row['uri']}  was {row['fate_before']}; in {where}{same}"
 
 
 def _run_sentence(row: Row) -> str:

@@ -12,12 +12,14 @@ import types
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from flows.config import Recipe
 from storage.errors import ConfigError, InputError
+
+Section = TypeVar("Section")
 
 SHIPPED = Path(__file__).parent / "recipes"
 """Recipes that come with gristmill: `<name>/recipe.toml` or `<name>.toml`."""
@@ -64,11 +66,22 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = find_recipe(name_or_path)
     data = _read_toml(path)
-    overridden = {}
-    for override in overrides:
-        key = _apply(data, override)
-        overridden[key] = f"--set {override}"
-    return _decode(data, str(path), overridden)
+    return _decode(data, str(path), _apply_all(data, overrides))
+
+
+def decode_section(
+    section: str,
+    kind: type[Section],
+    overrides: Sequence[str] = (),
+    defaults: Mapping[str, Any] | None = None,
+) -> Section:
+    """Check one section that stands in no file: its `defaults`, then `overrides` of its keys, as in `load_recipe`.
+
+    Raises ConfigError naming the key.
+    """
+    data = {section: dict(defaults or {})}
+    overridden = _apply_all(data, overrides)
+    return _check(TypeAdapter(kind), data[section], ["build", section], section, overridden)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -94,6 +107,11 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 # --- overrides ---------------------------------------------------------------------------------
+
+
+def _apply_all(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:
+    """Put each into the TOML's data, in order; return key -> `--set key=value`."""
+    return {_apply(data, override): f"--set {override}" for override in overrides}
 
 
 def _apply(data: dict[str, Any], override: str) -> str:
@@ -164,20 +182,45 @@ _OWN_SECTIONS = tuple(f.name for f in dataclasses.fields(Recipe) if f.name != "b
 def _decode(data: dict[str, Any], where: str, overridden: dict[str, str]) -> Recipe:
     sections = {name: data[name] for name in _OWN_SECTIONS if name in data}
     build = {name: value for name, value in data.items() if name not in _OWN_SECTIONS}
+    return _check(_adapter(), {"build": build, **sections}, [], where, overridden)
+
+
+def _check(
+    adapter: TypeAdapter[Section],
+    data: dict[str, Any],
+    location: list[str | int],
+    where: str,
+    overridden: dict[str, str],
+) -> Section:
+    """Data as the type of the place `location` in `Recipe`. Raises ConfigError."""
     try:
         # As JSON, because only there does pydantic's strict mode take a list for a tuple. TOML's
         # dates have no field to go to, so that as text they end as a wrong type or an odd name.
-        document = json.dumps({"build": build, **sections}, default=str)
-        return _adapter().validate_json(document, strict=True)
+        return adapter.validate_json(json.dumps(data, default=str), strict=True)
     except ConfigError as error:  # a section's own check, raised in its __post_init__
         key = str(error).partition(":")[0]
-        raise ConfigError(f"{overridden.get(key, where)}: {error}") from error
+        raise ConfigError(f"{_origins(key, where, overridden)}: {error}") from error
     except ValidationError as error:
         messages = [
-            _message(found["type"], found["loc"], found["input"], where, overridden)
+            _message(found["type"], [*location, *found["loc"]], found["input"], where, overridden)
             for found in error.errors(include_url=False)
         ]
         raise ConfigError("\n".join(dict.fromkeys(messages))) from error
+
+
+def _origin(key: str, where: str, overridden: dict[str, str]) -> str:
+    """What set the value of a key: an override of it, or of a key below it; else the file, `where`."""
+    return next(
+        (text for other, text in overridden.items() if f"{other}.".startswith(f"{key}.")), where
+    )
+
+
+def _origins(key: str, where: str, overridden: dict[str, str]) -> str:
+    """The same where values of several keys do not go together: the overrides of the section's others, too."""
+    section = key.partition(".")[0]
+    others = [text for other, text in overridden.items() if other.partition(".")[0] == section]
+    first = _origin(key, where, overridden)
+    return first if first != where or not others else f"{where} with {', '.join(others)}"
 
 
 @cache
@@ -190,7 +233,7 @@ def _message(
 ) -> str:
     location = _known_part(location)
     key = _dotted(location)
-    place = f"{overridden.get(key, where)}: {key}"
+    place = f"{_origin(key, where, overridden)}: {key}"
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         return f"{place}: unknown key; {_suggestion(location)}"
     if kind in ("missing", "missing_argument", "missing_keyword_only_argument"):

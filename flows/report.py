@@ -95,7 +95,7 @@ def _documents(snapshot: Snapshot, ids: set[str]) -> dict[str, Row]:
     for shard in reversed(snapshot.shards("documents")):
         if len(found) == len(ids):
             break
-        table = snapshot.open(shard).select(["id", "uri", "text"])
+        table = snapshot.open(shard, ["id", "uri", "text"])
         rows = table.filter(pc.is_in(table["id"], value_set=wanted)).to_pylist()
         found.update((row["id"], row) for row in rows)
     return found

@@ -25,10 +25,10 @@ def totals(funnel: Funnel) -> dict[str, int]:
 
 
 def funnel_table(funnel: Funnel) -> Table:
-    """Where the documents of each domain went."""
+    """Where the documents of each domain went; no row if none was read."""
     columns = ["read", *FATES_IN_ORDER]
     rows = {domain: dict(counts) for domain, counts in sorted(funnel.items())}
-    if len(rows) != 1:
+    if len(rows) > 1:
         rows["all"] = totals(funnel)
     if not any(counts.get("forgotten") for counts in rows.values()):
         columns.remove("forgotten")

@@ -60,7 +60,8 @@ def collect_lake(
         raise ConfigError("--yes: expected --purge with it; plain gc never asks")
     lake = Lake.open(location)
     purged, removed = purge_lake(output, lake, dry_run=dry_run, yes=yes) if purge else ([], [])
-    removed += gc(lake, dry_run=dry_run, min_age_s=min_age_s)
+    collected = gc(lake, dry_run=dry_run, min_age_s=min_age_s)
+    removed = sorted({*removed, *collected}, key=lambda entry: entry.path)
     num_bytes = sum(entry.num_bytes for entry in removed)
     document = ({"purged": purged} if purge else {}) | {
         "dry_run": dry_run,

@@ -24,7 +24,6 @@ from flows.document_search import (
     locate,
     locate_kept,
     nearest,
-    read_columns,
     read_row,
     shard_number,
 )
@@ -258,7 +257,7 @@ def _tokens(snapshot: Snapshot, id_: str, place: Place) -> Facts:
     found = locate(snapshot, id_, "tokens", version=shard.version, number=shard_number(shard))
     if found is None:
         return {"num_tokens": None, "token_shard": None, "token_row": None}
-    tokens = read_columns(snapshot, found.shard, ["tokens"])["tokens"][found.row]
+    tokens = snapshot.open_whole(found.shard, ["tokens"])["tokens"][found.row]
     return {
         "num_tokens": len(tokens.values),
         "token_shard": found.shard.path,

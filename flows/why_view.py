@@ -90,7 +90,7 @@ def _headline(facts: Facts) -> Text:
     representative = facts["representative"]
     if facts["fate"] == "duplicate" and representative:
         line.append(f" of {one_line(representative['uri'])}")
-    elif facts["rule"]:
+    elif facts["rule"] and facts["fate"] != "forgotten":
         line.append(f" by {facts['rule']}")
     return line
 
@@ -136,7 +136,7 @@ def _add_kept(row: Any, facts: Facts, kept: Facts) -> None:
     since, until = kept["since"], facts["searched"]
     row("snapshots", since if since == until else f"{since} to {until}")
     row("shard", f"{kept['shard']}, row {number(kept['row'])}")
-    row("trained on by", ", ".join(map(one_line, kept["trained_on_by"])))
+    row("trained in", ", ".join(map(one_line, kept["trained_on_by"])))
     row("judged", ", ".join(map(one_line, kept["validated_on_by"])))
     if stands_for := facts["stands_for"]:
         kinds = sorted({words(other["rule"]) for other in stands_for})

@@ -173,17 +173,22 @@ def _near_task(
     new = NewDocuments(documents=documents, signatures=signatures, sources=sources)
     published = Published.of(parent) if parent is not None else None
     planted = plant(documents, config, sources)
-    options: dict[str, Any] = {"probes": planted.probes, "folder": workspace.scratch("near")}
     # Elsewhere, the files of a lake in a bucket are not to be seen.
     is_seen = workspace.lake.is_local or executor.is_local
-    options["executor"] = executor if is_seen else Executor()
-    if parent is None or published is None or config.policy == "append":
-        found, again = near_duplicates(new, published, config, **options), []
-    else:
-        rebuilt = rebuild(new, published, partial(duplicates_of, parent), config, **options)
-        found, again = rebuilt.found, rebuilt.again
-        for number, tables in enumerate(zip(again, rebuilt.signatures, strict=True)):
-            _write_again(workspace, number, *tables)
+    options: dict[str, Any] = {
+        "probes": planted.probes,
+        "executor": executor if is_seen else Executor(),
+    }
+    again: Sequence[pa.Table] = ()
+    with workspace.scratch("near") as folder:
+        options["folder"] = folder
+        if parent is None or published is None or config.policy == "append":
+            found = near_duplicates(new, published, config, **options)
+        else:
+            rebuilt = rebuild(new, published, partial(duplicates_of, parent), config, **options)
+            found, again = rebuilt.found, rebuilt.again
+            for number, tables in enumerate(zip(again, rebuilt.signatures, strict=True)):
+                _write_again(workspace, number, *tables)
     workspace.write_table("near/edges", found.edges)
     workspace.write_table("near/removed", found.removed)
     workspace.write_table("near/inherits", found.inherits)

@@ -29,7 +29,6 @@ from pipeline.minhash import sign_documents
 from pipeline.row_files import TABLES, Part, RowFile
 from pipeline.row_lines import kept_lines, line_writer
 from pipeline.row_scratch import (
-    MB,
     PARALLEL_BYTES,
     SOURCE,
     Reading,
@@ -43,6 +42,7 @@ from pipeline.row_tables import common_schema, kept_batches, table_writer
 from pipeline.stage import Progress, no_progress
 from storage.disk import Disk
 from storage.errors import BusyError, GristmillError
+from storage.lake import Lake
 from storage.schema import DOCUMENTS
 from storage.snapshot import Snapshot
 
@@ -106,9 +106,13 @@ def dedup_files(
     text a worker, and what `near_duplicates` takes. Raises InputError for files that cannot be read to their end, or
     that hold no document at all.
     """
-    executor = executor or Executor()
     seconds: dict[str, float] = {}
-    with _folder_beside(work.out) as folder, _disk_in_plain_words(work.out):
+    folders = sorted({file.path.parent for file in work.files})
+    with (
+        _disk_in_plain_words(work.out),
+        _folder_beside(work.out) as folder,
+        (executor or Executor()).ready(Lake.open(folder), *folders) as executor,
+    ):
         with _timed(seconds, "read"):
             parts = cut_files(work.files, work.reading.fields.text)
             rows = read_all(parts, work.reading, folder, executor, progress)
@@ -190,11 +194,11 @@ def _sign_all(
         begin = end
     if rows.text_bytes < PARALLEL_BYTES:
         executor = Executor()
-    progress("sign", 0, rows.text_bytes // MB, "MB")
+    progress("sign", 0, rows.text_bytes, "bytes")
     done = 0
     for num_bytes in executor.map(_sign_task, tasks):
         done += num_bytes
-        progress("sign", done // MB, rows.text_bytes // MB, "MB")
+        progress("sign", done, rows.text_bytes, "bytes")
     documents = [read_table(rows.folder / f"{name}.documents") for name in rows.tables]
     signatures = [read_table(rows.folder / f"{name}.signatures") for name in rows.tables]
     return documents, signatures
@@ -235,7 +239,7 @@ def _write(
     done = 0
 
     def tell(num_bytes: int) -> None:
-        progress("write", (done + num_bytes) // MB, total // MB, "MB")
+        progress("write", done + num_bytes, total, "bytes")
 
     with (
         table_writer(target, work.out.name, common_schema(tables, reading.fields.text), tables[0])

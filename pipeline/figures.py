@@ -51,7 +51,7 @@ def figures_of(snapshot: Snapshot, ids: pa.Array) -> dict[str, dict[str, Any]]:
     def rows(kind: str, split: str | None, columns: list[str]) -> pa.Table:
         tables = []
         for shard in snapshot.shards(kind, split=split):
-            table = snapshot.open(shard).select(columns)
+            table = snapshot.open(shard, columns)
             tables.append(table.filter(pc.is_in(table["id"], ids)))
         return pa.concat_tables(tables) if tables else pa.table({})
 

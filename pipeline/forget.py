@@ -275,7 +275,8 @@ def _manifest(plan: Plan, start: float) -> Manifest:
 
 def _sentence(num_forgotten: int, num_restored: int) -> str:
     back = f"; {num_restored:,} came back in their place" if num_restored else ""
-    return f"this snapshot read nothing: {plural(num_forgotten, 'document')} were forgotten{back}"
+    gone = plural(num_forgotten, "document was", "documents were")
+    return f"this snapshot read nothing: {gone} forgotten{back}"
 
 
 def _concat(tables: Iterator[pa.Table], schema: pa.Schema, columns: list[str]) -> pa.Table:

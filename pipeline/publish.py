@@ -152,7 +152,7 @@ def summarize(workspace: Workspace, parent: Snapshot | None, config: MixConfig) 
 
 def copies_of_published(workspace: Workspace, parent: Snapshot | None) -> dict[str, dict[str, int]]:
     """By domain, the exact copies of earlier documents that the build and its parent have read: `new` and `parent`."""
-    new = [_read_shard(workspace, s) for s in new_shards(workspace) if s.kind == "fates"]
+    new = [workspace.open_shard(s) for s in new_shards(workspace) if s.kind == "fates"]
     before: list[pa.Table] = []
     if parent is not None:
         version = parent.manifest.version
@@ -383,7 +383,7 @@ def write_runs(
         Shard(**shard) for record in workspace.records("shards") for shard in record["shards"]
     ]
     signatures, documents = (
-        [_read_shard(workspace, shard) for shard in written if shard.kind == kind]
+        [workspace.open_shard(shard) for shard in written if shard.kind == kind]
         for kind in ("signatures", "documents")
     )
     runs, replaced = next_runs(parent, signatures, documents, config)
@@ -393,12 +393,6 @@ def write_runs(
         for kind, run in runs.items()
     ]
     return shards, replaced
-
-
-def _read_shard(workspace: Workspace, shard: Shard) -> pa.Table:
-    """A shard of our own that no manifest names yet."""
-    with pa.memory_map(str(workspace.lake.local_path(shard.path))) as file:
-        return pa.ipc.open_file(file).read_all()
 
 
 def _duplicate_samples(workspace: Workspace, fates: pa.Table) -> pa.Table:

@@ -135,7 +135,11 @@ def find_files(patterns: Sequence[str], kind: Kind) -> list[RowFile]:
                 )
             stamp = _stamp(path)
             file = RowFile(
-                path=path, name=show_path(path), kind=own, num_bytes=stamp[2], stamp=stamp
+                path=path.absolute(),
+                name=show_path(path),
+                kind=own,
+                num_bytes=stamp[2],
+                stamp=stamp,
             )
             found.setdefault(stamp[:2], file)
     return list(found.values())

@@ -114,10 +114,10 @@ def read_all(
     done = 0
 
     def tell(num_bytes: int) -> None:
-        progress("read", (done + num_bytes) // MB, total // MB, "MB")
+        progress("read", done + num_bytes, total, "bytes")
 
     tell(0)
-    is_here = total < PARALLEL_BYTES or executor.workers in (None, 1) or len(tasks) < 2
+    is_here = total < PARALLEL_BYTES or executor.is_here or len(tasks) < 2
     finished = (
         (_read_task(task, tell) for task in tasks) if is_here else executor.map(_read_task, tasks)
     )

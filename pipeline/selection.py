@@ -154,7 +154,7 @@ def _is_copy(fates: pa.Table) -> pa.ChunkedArray:
 def _stored(snapshot: Snapshot) -> pa.Table:
     """id, content hash, split and size of the documents whose text lies in a shard: kept ones and duplicates."""
     tables = (
-        snapshot.open(shard).select(_STORED)
+        snapshot.open(shard, _STORED)
         for kind in ("documents", "duplicates")
         for shard in snapshot.shards(kind)
     )

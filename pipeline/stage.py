@@ -7,7 +7,8 @@ to one verdict a document, a stage maps finished files to finished files through
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +16,10 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from pipeline.executor import Executor
+from storage.disk import caller_in_plain_words, in_plain_words
+from storage.errors import CorruptError
 from storage.lake import Lake
+from storage.shard import Shard, open_shard
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +77,7 @@ class Workspace:
     def done(self, stage: str, task: str) -> dict[str, Any] | None:
         """The record of a finished task, None if it has to be done."""
         path = f"{self.work}/{stage}/{task}.json"
-        return json.loads(self.lake.read_bytes(path)) if self.lake.exists(path) else None
+        return self._record(path) if self.lake.exists(path) else None
 
     def finish(self, stage: str, task: str, record: dict[str, Any]) -> dict[str, Any]:
         """Write the record that makes a task finished; call it after the task's files are in place."""
@@ -84,7 +88,7 @@ class Workspace:
     def records(self, stage: str) -> list[dict[str, Any]]:
         """The records of a finished stage, by task name."""
         paths = [entry.path for entry in self.lake.list(f"{self.work}/{stage}/")]
-        return [json.loads(self.lake.read_bytes(path)) for path in paths if path.endswith(".json")]
+        return [self._record(path) for path in paths if path.endswith(".json")]
 
     def write_table(self, name: str, table: pa.Table) -> str:
         """Write an intermediate table as `work/name.arrow`; returns the name."""
@@ -97,16 +101,48 @@ class Workspace:
         return name
 
     def read_table(self, name: str) -> pa.Table:
-        """Open an intermediate table, memory-mapped."""
+        """Open an intermediate table, memory-mapped. Raises CorruptError if it is no Arrow file any more."""
         path = self.lake.local_path(f"{self.work}/{name}.arrow")
-        with pa.memory_map(str(path)) as file:
-            return pa.ipc.open_file(file).read_all()
+        try:
+            with in_plain_words(path, "read"), pa.memory_map(str(path)) as file:
+                return pa.ipc.open_file(file).read_all()
+        except pa.ArrowException as error:
+            raise self._damaged(f"{self.work}/{name}.arrow", "an Arrow file", error) from error
 
-    def scratch(self, stage: str) -> Path:
-        """A folder for what only the tasks of a stage read: in the lake, or beside the downloads of one in a bucket."""
+    def open_shard(self, shard: Shard) -> pa.Table:
+        """A shard of this build, which no manifest names yet; verified, as a run that was killed may have written it."""
+        try:
+            return open_shard(self.lake, shard)
+        except CorruptError as error:
+            raise CorruptError(f"{error}; {self._remedy}") from error
+
+    @contextmanager
+    def scratch(self, stage: str) -> Iterator[Path]:
+        """A folder for what only the tasks of a stage read: in the lake, or beside the downloads of one in a bucket.
+
+        Disk errors during the block are raised as LakeError.
+        """
         folder = (self.lake.root or self.lake.cache) / self.work / stage
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+        with in_plain_words(folder, "write"):
+            folder.mkdir(parents=True, exist_ok=True)
+        with caller_in_plain_words(folder):
+            yield folder
+
+    def _record(self, path: str) -> dict[str, Any]:
+        try:
+            return json.loads(self.lake.read_bytes(path))
+        except ValueError as error:
+            raise self._damaged(path, "the JSON record of a finished task", error) from error
+
+    def _damaged(self, path: str, expected: str, error: Exception) -> CorruptError:
+        return CorruptError(
+            f"{self.lake.where(path)}: expected {expected}, got: {error}; {self._remedy}"
+        )
+
+    @property
+    def _remedy(self) -> str:
+        work, data = (self.lake.where(folder) for folder in (self.work, self.data))
+        return f"nothing of this build is published: remove {work} and {data}, then run the same command again"
 
 
 def run_tasks(

@@ -307,9 +307,7 @@ def _reachable(lake: Lake, name: str) -> set[str]:
     """Files that the snapshots of a corpus name. Raises CorruptError."""
     paths: set[str] = set()
     for manifest in (read_manifest(lake, name, version) for version in versions(lake, name)):
-        paths.update(shard.path for shard in manifest.shards)
-        if manifest.tokenizer:
-            paths.add(manifest.tokenizer["path"])
+        paths.update(manifest.paths())
     return paths
 
 

@@ -164,6 +164,7 @@ class Lake:
                 f"{self.where(path)}: expected to be the first to write it, but pid {found.get('pid', '?')} on "
                 f"{found.get('host', '?')} did at {found.get('created_at', '?')}; run the same command again"
             ) from failure
+        self.sync_names([path])  # what failed may have been the sync that makes it stay there
         logger.warning("%s: the answer to its put was lost, but it is there", self.where(path))
 
     def sync_names(self, paths: Iterable[str]) -> None:

@@ -29,7 +29,7 @@ from storage.catalog import (
 )
 from storage.lake import Entry, Lake
 from storage.schema import HIDES
-from storage.shard import Shard, write_shard
+from storage.shard import Shard, verified_file, write_shard
 from storage.snapshot import Manifest, Snapshot, commit_snapshot, manifest_path
 from storage.tombstones import renumber_band_keys
 
@@ -53,6 +53,8 @@ class PurgePlan:
 
     leftover: tuple[Entry, ...]
     """Files of snapshots that were dropped before, which a purge that was killed did not come to remove."""
+    files: tuple[Entry, ...]
+    """All files that it will remove, sorted by path."""
 
     @property
     def is_needed(self) -> bool:
@@ -79,7 +81,7 @@ def plan_purge(lake: Lake, name: str) -> PurgePlan | None:
         snapshot = Snapshot(lake, manifest)
         for shard in manifest.shards:
             if shard.kind in HIDES and shard.path not in holds:
-                found = pc.is_in(snapshot.open_whole(shard)["id"], value_set=forgotten)
+                found = pc.is_in(snapshot.open_whole(shard, ["id"])["id"], value_set=forgotten)
                 holds[shard.path] = bool(pc.any(found).as_py())
     rewrite = [shard for shard in newest.manifest.shards if holds.get(shard.path)]
     # They number documents through all shards of signatures.
@@ -90,17 +92,34 @@ def plan_purge(lake: Lake, name: str) -> PurgePlan | None:
         for manifest in manifests
         if any(holds.get(shard.path) for shard in manifest.shards)
     ]
+    paths = tuple(shard.path for shard in (*rewrite, *keys))
+    leftover = _leftover(lake, name)
+    goes = unreachable(lake, name, float("inf")) if drop else leftover
+    goes += _files_that_go(newest, manifests, paths, drop)
     return PurgePlan(
         newest=newest,
-        rewrite=tuple(shard.path for shard in (*rewrite, *keys)),
+        rewrite=paths,
         drop=tuple(drop),
         runs=tuple(
             (run, version)
             for run, corpus, version in training_runs(lake)
             if corpus == name and version in drop
         ),
-        leftover=tuple(_leftover(lake, name)),
+        leftover=tuple(leftover),
+        files=tuple(sorted(goes, key=lambda entry: entry.path)),
     )
+
+
+def _files_that_go(
+    newest: Snapshot, manifests: Sequence[Manifest], rewrite: Sequence[str], drop: Sequence[int]
+) -> list[Entry]:
+    """Files that only versions to be dropped name. What follows a newest one that is rewritten shares its other shards."""
+    stays = {path for m in manifests if m.version not in drop for path in m.paths()}
+    if rewrite:
+        stays |= {shard.path for shard in newest.manifest.shards} - set(rewrite)
+    gone = {path for m in manifests if m.version in drop for path in m.paths()} - stays
+    folder = f"corpora/{newest.manifest.name}/data"
+    return [entry for entry in newest.lake.list(folder) if entry.path in gone]
 
 
 def _ids_of(stones: pa.Table, manifests: Sequence[Manifest], lake: Lake) -> pa.Array:
@@ -111,7 +130,7 @@ def _ids_of(stones: pa.Table, manifests: Sequence[Manifest], lake: Lake) -> pa.A
         snapshot = Snapshot(lake, manifest)
         for shard in manifest.shards if manifest.status != "promoted" else ():
             if shard.kind in ("documents", "duplicates") and shard.version == manifest.version:
-                table = snapshot.open_whole(shard)
+                table = snapshot.open_whole(shard, ["id", "content_hash"])
                 same = pc.is_in(table["content_hash"], value_set=hashes)
                 found |= set(table["id"].filter(same).to_pylist())
     return pa.array(sorted(found), pa.string())
@@ -125,12 +144,14 @@ def _leftover(lake: Lake, name: str) -> list[Entry]:
 def purge(plan: PurgePlan, *, progress: Progress | None = None) -> tuple[Manifest, list[Entry]]:
     """Carry it out; the caller holds the corpus's build lock. Returns the snapshot that stays and the files removed.
 
-    A training run on a snapshot that goes must not be at work: BusyError is raised before anything is touched.
+    A training run on a snapshot that goes must not be at work, and no file that stays may be damaged: BusyError or
+    CorruptError is raised before anything is touched.
     """
     lake, newest = plan.newest.lake, plan.newest.manifest
     for run, _ in plan.runs:
         with lake.lock(f"run-{run}", doing=f"purging what run '{run}' trains on"):
             pass
+    _check_sound(plan.newest)
     stays = _rewrite(plan, progress) if plan.rewrite else newest
     removed = []
     if plan.drop:
@@ -143,6 +164,14 @@ def purge(plan: PurgePlan, *, progress: Progress | None = None) -> tuple[Manifes
     leftover = _leftover(lake, newest.name)
     delete_entries(lake, leftover)
     return stays, removed + leftover
+
+
+def _check_sound(snapshot: Snapshot) -> None:
+    """Raise CorruptError unless all that a snapshot needs is as it was written: other copies of it are about to go."""
+    for shard in snapshot.manifest.shards:
+        verified_file(snapshot.lake, shard)
+    if snapshot.manifest.tokenizer is not None:
+        snapshot.tokenizer_bytes()
 
 
 _NOTE = (
@@ -199,6 +228,7 @@ def _rewrite(plan: PurgePlan, progress: Progress | None) -> Manifest:
         summary=figures | {"purge": {"shards": len(affected)}, "notes": [_NOTE]},
         commit={},
     )
+    _check_sound(Snapshot(lake, manifest))
     return commit_snapshot(lake, manifest)
 
 
@@ -213,8 +243,7 @@ def _drop(lake: Lake, manifest: Manifest, stays: Manifest) -> None:
         "why": "it held documents that were forgotten",
         "in_its_place": stays.ref,
         "tokenizer": manifest.tokenizer and manifest.tokenizer["checksum"],
-        "paths": sorted(shard.path for shard in manifest.shards)
-        + ([manifest.tokenizer["path"]] if manifest.tokenizer else []),
+        "paths": manifest.paths(),
     }
     path = dropped_path(manifest.name, manifest.version)
     lake.write_bytes(path, (json.dumps(record, indent=2, sort_keys=True) + "\n").encode())

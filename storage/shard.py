@@ -4,8 +4,9 @@ Arrow files have no checksums, so the manifest carries them: `checksum` of the f
 verified on first open in a process; `content_hash` of the values says what the shard *is*, however it was compressed.
 """
 
+import errno
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,38 +98,45 @@ def describe_shard(lake: Lake, path: str, *, split: str = "", version: int = 0) 
     return _describe(path, batch, checksum, num_bytes, split=split, version=version)
 
 
-def open_shard(lake: Lake, shard: Shard) -> pa.Table:
+def open_shard(lake: Lake, shard: Shard, columns: Sequence[str] | None = None) -> pa.Table:
     """The shard's table over a memory map: token columns are not copied, compressed ones are unpacked.
 
-    Before a row is given out, the file's checksum is verified, once in each process. Raises CorruptError, naming the
-    file, what was expected and what was found.
+    With `columns` it has only these, and the others stay packed. Before a row is given out, the file's checksum is
+    verified, once in each process. Raises CorruptError, naming the file, what was expected and what was found.
     """
-    where = lake.where(shard.path)
+    return _open(lake, shard, verified_file(lake, shard), columns)
+
+
+def scan_shard(lake: Lake, shard: Shard, columns: Sequence[str]) -> pa.Table:
+    """Some columns of a shard, unverified: to find out which shard to open. Raises CorruptError.
+
+    Of a shard of texts, the texts are 98 %, and they need not be hashed to look for an id.
+    """
     try:
-        file = lake.local_path(shard.path)
-        if not _is_verified(file, shard) and not lake.is_local:
-            file.unlink()  # a download damaged on this machine; the bucket's own copy decides
-            file = lake.local_path(shard.path)
-    except NotFoundError as error:
-        raise missing_file(where) from error
+        return _open(lake, shard, _file(lake, shard), columns)
+    except CorruptError:
+        return open_shard(lake, shard, columns)  # verified, so it says what is wrong
+
+
+def verified_file(lake: Lake, shard: Shard) -> Path:
+    """The shard's file on this machine, once its checksum is found to be right. Raises CorruptError."""
+    file = _file(lake, shard)
+    if not _is_verified(file, shard) and not lake.is_local:
+        file.unlink()  # a download damaged on this machine; the bucket's own copy decides
+        file = _file(lake, shard)
     if not _is_verified(file, shard):
-        raise damaged_file(where, shard.checksum, _digest(file)[0])
-    table = _read(file, where)
-    check_format(table.schema, shard.kind, where)
-    if len(table) != shard.rows:
-        raise CorruptError(f"{where}: expected {shard.rows} rows, got {len(table)}; {REMEDY}")
-    return table
+        raise damaged_file(lake.where(shard.path), shard.checksum, _digest(file)[0])
+    return file
 
 
 def read_schema(lake: Lake, shard: Shard) -> pa.Schema:
     """The shard's schema, with what it says of itself; reads no row and verifies nothing. Raises CorruptError."""
-    where = lake.where(shard.path)
     try:
-        file = lake.local_path(shard.path)
-    except NotFoundError as error:
-        raise missing_file(where) from error
-    with _arrow_file(file, where) as content:
-        return content.schema
+        with _arrow_file(_file(lake, shard), lake.where(shard.path)) as content:
+            return content.schema
+    except CorruptError:
+        verified_file(lake, shard)  # says what is wrong
+        raise
 
 
 def missing_file(where: str) -> CorruptError:
@@ -141,6 +149,22 @@ def damaged_file(where: str, expected: str, found: str) -> CorruptError:
     return CorruptError(
         f"{where}: expected sha256 {expected}, got {found}: it changed after it was written; {REMEDY}"
     )
+
+
+def _file(lake: Lake, shard: Shard) -> Path:
+    try:
+        return lake.local_path(shard.path)
+    except NotFoundError as error:
+        raise missing_file(lake.where(shard.path)) from error
+
+
+def _open(lake: Lake, shard: Shard, file: Path, columns: Sequence[str] | None) -> pa.Table:
+    where = lake.where(shard.path)
+    table = _read(file, where, columns)
+    check_format(table.schema, shard.kind, where)
+    if len(table) != shard.rows:
+        raise CorruptError(f"{where}: expected {shard.rows} rows, got {len(table)}; {REMEDY}")
+    return table
 
 
 def _kind_of(schema: pa.Schema) -> str:
@@ -234,16 +258,26 @@ def _digest(file: Path) -> tuple[str, int]:
         return digest, stream.tell()
 
 
-def _read(file: Path, where: str) -> pa.Table:
+def _read(file: Path, where: str, columns: Sequence[str] | None = None) -> pa.Table:
+    if columns is None:
+        with _arrow_file(file, where) as content:
+            return content.read_all()
     with _arrow_file(file, where) as content:
-        return content.read_all()
+        fields = [content.schema.names.index(name) for name in columns]
+    with _arrow_file(file, where, pa.ipc.IpcReadOptions(included_fields=fields)) as content:
+        return content.read_all().select(columns)
 
 
 @contextmanager
-def _arrow_file(file: Path, where: str) -> Iterator[pa.ipc.RecordBatchFileReader]:
+def _arrow_file(
+    file: Path, where: str, options: pa.ipc.IpcReadOptions | None = None
+) -> Iterator[pa.ipc.RecordBatchFileReader]:
     try:
-        yield pa.ipc.open_file(pa.memory_map(str(file)))
+        yield pa.ipc.open_file(pa.memory_map(str(file)), options=options)
     except (pa.ArrowException, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.ENOENT):
+            with in_plain_words(where, "read"):  # the disk's fault, not the file's
+                raise
         raise CorruptError(
             f"{where}: expected an Arrow IPC file, got: {error}; {REMEDY}"
         ) from error

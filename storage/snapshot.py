@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +133,11 @@ class Manifest:
     def ref(self) -> str:
         """name@version."""
         return f"{self.name}@{self.version}"
+
+    def paths(self) -> list[str]:
+        """Every file that it needs, relative to the lake: its shards, sorted, and the tokenizer."""
+        tokenizer = [self.tokenizer["path"]] if self.tokenizer else []
+        return [*sorted(shard.path for shard in self.shards), *tokenizer]
 
     def hash(self) -> str:
         """BLAKE2b-256 (64 hex digits) of everything but `commit` and the shards' sizes and file checksums."""
@@ -260,9 +265,17 @@ def _check_files(lake: Lake, manifest: Manifest) -> None:
     }
     for shard in manifest.shards:
         if sizes.get(shard.path) != shard.num_bytes:
+            found = sizes.get(shard.path, "none")
+            remedy = REMEDY
+            if shard.version == manifest.version:  # those of the build, which knows it as finished
+                folders = (
+                    lake.where(f"corpora/{manifest.name}/{part}/{manifest.build_id}")
+                    for part in ("work", "data")
+                )
+                remedy = f"remove {' and '.join(folders)}, then run the same command again"
             raise LakeError(
-                f"{lake.where(shard.path)}: expected a shard of {shard.num_bytes} bytes, got "
-                f"{sizes.get(shard.path, 'none')}; nothing was published, run the same command again"
+                f"{lake.where(shard.path)}: expected a shard of {shard.num_bytes} bytes, got {found}; nothing was "
+                f"published: {remedy}"
             )
     if manifest.tokenizer and not lake.exists(manifest.tokenizer["path"]):
         raise missing_file(lake.where(manifest.tokenizer["path"]))
@@ -301,25 +314,25 @@ class Snapshot:
             and version in (None, shard.version)
         ]
 
-    def open(self, shard: Shard) -> pa.Table:
+    def open(self, shard: Shard, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of a shard that count: all but those that tombstones hide; see `open_shard`.
 
         Where nothing is hidden, that is the shard itself, over its memory map.
         """
-        table = self.open_whole(shard)
-        visible = self.visible(shard, table)
+        table = self.open_whole(shard, columns)
+        visible = self.visible(shard, table if columns is None or "id" in columns else None)
         return table if visible is None else table.filter(visible)
 
-    def open_whole(self, shard: Shard) -> pa.Table:
+    def open_whole(self, shard: Shard, columns: Sequence[str] | None = None) -> pa.Table:
         """A shard's table as it was written, hidden rows too; see `open_shard`."""
-        return open_shard(self.lake, shard)
+        return open_shard(self.lake, shard, columns)
 
     def visible(self, shard: Shard, table: pa.Table | None = None) -> pa.BooleanArray | None:
         """Which rows of a shard count, None for all of them. `table` is the shard as it was written, if it is at hand."""
         hidden = self._hidden.get(shard.version) if shard.kind in HIDES else None
         if hidden is None:
             return None
-        return visible_rows(self.open_whole(shard) if table is None else table, hidden)
+        return visible_rows(self.open_whole(shard, ["id"]) if table is None else table, hidden)
 
     def hides(self, shard: Shard, id_: str) -> bool:
         """Whether a tombstone hides a document's row, if there is one, in a shard."""

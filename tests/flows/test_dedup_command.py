@@ -90,6 +90,7 @@ def test_rejected_rows_and_ids_are_noted(rows: Path, gristmill: Callable[..., An
         (["in.jsonl", "-o", "out.parquet"], "in.jsonl: expected a Parquet table, as OUT"),
         (["in.jsonl", "-o", "missing/out.jsonl"], "expected a folder that exists"),
         (["in.jsonl", "-o", "."], "expected the name of a file"),
+        (["in.jsonl", "-o", f"{250 * 'o'}.jsonl"], "expected a name of at most 230 bytes, got 256"),
         (["in.jsonl", "-o", "/dev/null"], "expected the name of a file"),
         (["no.jsonl", "-o", "out.jsonl"], "no.jsonl"),
         (["in.jsonl", "-o", "out.jsonl", "--text-field", "body"], "got none: expected the field"),
@@ -142,6 +143,7 @@ def test_against_a_snapshot(tiny_recipe: Path, gristmill: Callable[..., Any]) ->
     answer = gristmill("dedup", folder / "in.jsonl", *options, "--force", "--set", "dedup.ngram=4")
     assert answer.code == 2
     assert "--set dedup.ngram=5" in answer.err
+    assert "hash" not in answer.err
 
 
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:

@@ -88,8 +88,11 @@ def test_the_receipt_knows_who_saw_what(built: Path, gristmill: Command, tiny_re
     lake.delete("runs/mine/ledger.jsonl")
     dry = gristmill("gc", "--purge", "--dry-run", "--lake", built)
     assert "run mine was trained on tiny@1: it can be sampled and evaluated" in dry.out
+    would = gristmill("gc", "--purge", "--dry-run", "--json", "--lake", built).json
     purged = gristmill("gc", "--purge", "--yes", "--json", "--lake", built)
     assert purged.code == 0, purged.err
+    assert len(purged.json["removed"]) > 5
+    assert would["removed"] == purged.json["removed"]
     [row] = purged.json["purged"]
     assert row["dropped"] == ["tiny@1", "tiny@2", "tiny@3", "tiny@4"]
     assert row["in_their_place"] == "tiny@5"
@@ -108,7 +111,7 @@ def test_what_would_go_is_shown_and_asked(
     pattern = ("--uri", "prose/*-00[12].txt", "--lake", built)
     dry = gristmill("forget", *pattern, "--dry-run")
     assert dry.code == 0
-    assert "2 documents of tiny@1 would be forgotten, 2 of them kept ones" in dry.out
+    assert "2 documents of tiny@1 would be forgotten; 2 are kept so far" in dry.out
     silent = gristmill("forget", *pattern)
     assert silent.code == 2
     assert "look at them with --dry-run and say --yes" in silent.err
@@ -160,6 +163,22 @@ def test_bad_requests_are_refused(
     assert answer.code == 2
     assert re.search(message, answer.err), answer.err
     assert resolve(Lake.open(built), "tiny").ref == "tiny@1"
+
+
+def test_a_screen_is_not_flooded(built: Path, gristmill: Command) -> None:
+    """Of many documents the first are named; the receipt in the lake names all."""
+    answer = gristmill("forget", "--uri", "prose/*", "--lake", built, "--yes", "-q")
+    assert answer.code == 0, answer.err
+    assert "24 documents:" in answer.out and "  ... and 4 more" in answer.out
+    [text] = [e.path for e in Lake.open(built).list("corpora/tiny/receipts") if ".txt" in e.path]
+    whole = Lake.open(built).read_bytes(text).decode()
+    assert [line for line in answer.out.splitlines() if "  was kept; in tiny@1" in line] == [
+        line for line in whole.splitlines() if "  was kept; in tiny@1" in line
+    ][:20]
+    assert whole.count("  was kept; in tiny@1") == 24
+    shown = gristmill("inspect", "tiny", "--lake", built).out
+    assert "note: this snapshot read nothing: 24 documents were forgotten" in shown
+    assert "Documents" not in shown
 
 
 def test_why_knows_and_does_not_tell(built: Path, gristmill: Command) -> None:

@@ -75,3 +75,14 @@ def test_unknown_total_has_no_time_left() -> None:
 def test_stage_that_was_done_before_is_one_line() -> None:
     """A resumed build does not pretend to work."""
     assert told([("read", 3, 3, "files")], 1) == ["read: 3 files in 1.0 s"]
+
+
+def test_bytes_are_told_as_sizes() -> None:
+    """Nobody reads 21,754,060, and a small file is not 0 MB."""
+    amounts = [("verify", 0, 21_754_060), ("verify", 11_850_000, 21_754_060), ("verify", 7, 7)]
+    lines = told([(stage, done, total, "bytes") for stage, done, total in amounts], 10)
+    assert lines == [
+        "verify: 0 B/21.8 MB",
+        "verify: 11.8 MB/21.8 MB, 1.19 MB/s, 8.4 s left",
+        "verify: 7 B in 30.0 s",
+    ]

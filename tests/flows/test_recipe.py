@@ -2,14 +2,16 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
 
 from flows.config import Recipe
-from flows.recipe import find_recipe, load_recipe, shipped_recipes
+from flows.recipe import decode_section, find_recipe, load_recipe, shipped_recipes
+from pipeline.dedup import DedupConfig
+from pipeline.raw import ReadLimits
 from storage.errors import ConfigError, InputError
 
 MINIMAL = 'name = "tiny"\n[[sources]]\npath = "texts"\n'
@@ -154,6 +156,36 @@ def test_wrong_override_is_refused(override: str, message: str, recipe: Path) ->
     """The message points at the option, not at the file."""
     with pytest.raises(ConfigError, match=message):
         load_recipe(str(recipe), [override])
+
+
+def test_a_check_of_two_keys_names_the_override_of_either(recipe: Path) -> None:
+    """What the file says may be wrong only because of what an option says."""
+    with pytest.raises(ConfigError) as refused:
+        load_recipe(str(recipe), ["train.steps=20", "dedup.rows=4"])
+    assert str(refused.value).startswith(
+        f"{recipe} with --set train.steps=20: train.warmup_steps: expected"
+    )
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["dedup.threshold=0.5", "dedup.hash=sha1", "dedup.treshold=1", "dedup.threshold=7",
+     "dedup.threshold=high", "dedup.hash=sha2", "dedup.rows.x=1", "dedup.threshold"],
+)  # fmt: skip
+def test_a_section_alone_is_decoded_as_in_a_recipe(override: str, recipe: Path) -> None:
+    """The same values and the same messages."""
+
+    def outcome(decode: Callable[[], DedupConfig]) -> DedupConfig | str:
+        try:
+            return decode()
+        except ConfigError as error:
+            return str(error)
+
+    in_recipe = outcome(lambda: load_recipe(str(recipe), [override]).build.dedup)
+    assert outcome(lambda: decode_section("dedup", DedupConfig, [override])) == in_recipe
+    assert isinstance(in_recipe, DedupConfig) or in_recipe.startswith(f"--set {override}: ")
+    limits = decode_section("read", ReadLimits, [], {"max_document_bytes": 7})
+    assert limits == ReadLimits(max_document_bytes=7)
 
 
 def test_overrides_take_the_type_of_their_key(recipe: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from flows.document_search import MAX_CLUSTER, find_cluster, find_documents, nearest
@@ -481,6 +481,7 @@ def uris(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
     return publish(Lake.open(tmp_path_factory.mktemp("globs")), rows)
 
 
+@example(glob="[!]")
 @given(GLOBS.filter(lambda glob: re.search(r"[*?[]", glob)))
 def test_patterns_match_what_fnmatch_matches(uris: Snapshot, glob: str) -> None:
     """Of a pattern that is no uri itself; a matching uri is the one that Python's fnmatch matches."""

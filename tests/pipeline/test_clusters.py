@@ -17,11 +17,13 @@ from typing import Any
 import pytest
 
 from flows.recipe import load_recipe
-from pipeline import dedup
+from pipeline import dedup, row_scratch
 from pipeline.build import build
 from pipeline.clusters import pack_task, read_outcome, run_task
 from pipeline.dedup import near_duplicates
+from pipeline.dedup_files import FileDedup, dedup_files
 from pipeline.executor import TASKS_PER_SLOT, Executor
+from pipeline.row_files import find_files
 from pipeline.stage import Workspace, no_progress, run_tasks
 from storage.errors import ConfigError, GristmillError, SourceGoneError
 from storage.lake import Lake
@@ -134,6 +136,36 @@ def test_near_duplicates_are_the_same(
     assert len(one.removed) > 50
     monkeypatch.setattr(dedup, "SLICE_BYTES", 20000)
     assert one == near_duplicates(new, None, CONFIG, folder=tmp_path, executor=ours)
+
+
+def test_files_lose_the_same_rows(
+    ours: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`gristmill dedup` on a cluster: OUT and PAIRS are those of one process, byte for byte."""
+    rows = [
+        {"text": sentence(1000 * (i % 50), 1000 * (i % 50) + 100 + i), "id": i} for i in range(150)
+    ]
+    for number in range(3):
+        lines = (json.dumps(row) + "\n" for row in rows[50 * number : 50 * number + 50])
+        (tmp_path / f"{number}.jsonl").write_text("".join(lines))
+    monkeypatch.setattr(row_scratch, "TABLE_BYTES", 20000)
+    for module in ("row_scratch", "dedup_files"):
+        monkeypatch.setattr(f"pipeline.{module}.PARALLEL_BYTES", 0)
+    monkeypatch.setattr(dedup, "SLICE_BYTES", 20000)
+    made = []
+    for name, executor in (("serial", Executor(kind="serial")), ("cluster", ours)):
+        folder = tmp_path / name
+        folder.mkdir()
+        work = FileDedup(
+            files=find_files([str(tmp_path / "*.jsonl")], "jsonl"),
+            out=folder / "out.jsonl",
+            rejected=folder / "rejected.jsonl",
+            pairs=folder / "pairs.csv",
+        )
+        assert dedup_files(work, executor).kept < 100
+        made.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert made[0] == made[1]
+    assert made[0].keys() == {"out.jsonl", "pairs.csv"}
 
 
 def test_our_errors_arrive_as_they_are(ours: Executor) -> None:

@@ -217,6 +217,30 @@ def test_a_link_whose_answer_was_lost_is_a_commit(local_lake: Lake, on_operation
     assert local_lake.read_bytes("c/000001.json") == manifest("ours")
 
 
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_commit_is_durable_or_an_error(
+    local_lake: Lake, on_operation: SetHook, failures: int
+) -> None:
+    """The sync of its name failed: it is done again, and only then is the commit acknowledged."""
+    operations: list[str] = []
+
+    def fail_after_link(operation: str, path: str) -> None:
+        operations.append(operation)
+        if "link" in operations and operation == "fsync" and operations.count("failed") < failures:
+            operations.append("failed")
+            raise OSError(errno.EIO, "Input/output error")
+
+    local_lake.write_bytes("c/other", b"")  # its folders are there, and synced
+    on_operation(fail_after_link)
+    if failures == 1:
+        local_lake.commit_bytes("c/000001.json", manifest("ours"), "ours")
+        assert "fsync" in operations[operations.index("failed") + 1 :]
+    else:
+        with pytest.raises(LakeError, match="input/output error"):
+            local_lake.commit_bytes("c/000001.json", manifest("ours"), "ours")
+    assert local_lake.read_bytes("c/000001.json") == manifest("ours")
+
+
 @pytest.mark.parametrize("put_arrives", [True, False])
 def test_a_put_whose_answer_was_lost_is_a_commit(
     s3_bucket: str,

@@ -1,6 +1,7 @@
 """A shard is what was written, is described by its values alone, and is never read when damaged."""
 
 import os
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,8 @@ from hypothesis import strategies as st
 from storage.content import content_hash
 from storage.errors import CorruptError, GristmillError, LakeError, NotFoundError
 from storage.lake import Lake
-from storage.schema import EDGES, FATES, SCHEMAS
-from storage.shard import describe_shard, open_shard, write_shard
+from storage.schema import DOCUMENTS, EDGES, FATES, SCHEMAS
+from storage.shard import describe_shard, open_shard, read_schema, scan_shard, write_shard
 
 Maker = Callable[..., pa.Table]
 
@@ -262,6 +263,29 @@ def test_every_flipped_bit_is_found(local_lake: Lake, documents: Maker) -> None:
     assert len(open_shard(local_lake, shard)) == 2
 
 
+@pytest.mark.parametrize("columns", [["id"], ["text", "id"], list(DOCUMENTS.names)])
+def test_chosen_columns_are_those_of_the_whole_shard(
+    local_lake: Lake, documents: Maker, columns: list[str]
+) -> None:
+    """In the order asked for; opened they are verified, and scanned they end as an error that says what is wrong."""
+    shard = write_shard(local_lake, "data/documents-00000.arrow", documents(["To be", "or not"]))
+    whole = open_shard(local_lake, shard)
+    for read in (open_shard, scan_shard):
+        assert read(local_lake, shard, columns).equals(whole.select(columns))
+    file = local_lake.local_path(shard.path)
+    sound = file.read_bytes()
+    message = rf"{shard.path}: expected sha256 {shard.checksum}, got [0-9a-f]{{64}}"
+    file.write_bytes(sound.replace(b"ARROW1", b"ARROW2"))
+    for read in (open_shard, scan_shard):
+        with pytest.raises(CorruptError, match=message):
+            read(local_lake, shard, columns)
+    with pytest.raises(CorruptError, match=message):
+        read_schema(local_lake, shard)
+    file.write_bytes(sound[:-100] + bytes([sound[-100] ^ 1]) + sound[-99:])
+    with pytest.raises(CorruptError, match=message):
+        open_shard(local_lake, shard, columns)
+
+
 def test_a_shard_that_is_gone_is_named(lake: Lake, documents: Maker) -> None:
     """Another error than for a name that was never there: a manifest has promised it."""
     shard = write_shard(lake, "data/documents-00000.arrow", documents(["To be"]))
@@ -272,6 +296,21 @@ def test_a_shard_that_is_gone_is_named(lake: Lake, documents: Maker) -> None:
         open_shard(lake, shard)
     with pytest.raises(NotFoundError, match="expected a file, found none"):
         describe_shard(lake, shard.path)
+
+
+def test_what_the_system_refuses_is_no_damage(local_lake: Lake, documents: Maker) -> None:
+    """No file descriptor left, say: the file is not to blame, and no good copy of it is asked for."""
+    shard = write_shard(local_lake, "data/documents-00000.arrow", documents(["To be"]))
+    open_shard(local_lake, shard)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        with pytest.raises(LakeError, match="cannot read it: too many open files") as refused:
+            open_shard(local_lake, shard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert not isinstance(refused.value, CorruptError)
+    assert len(open_shard(local_lake, shard)) == 1
 
 
 def test_a_checksum_is_verified_once(local_lake: Lake, tokens: Maker) -> None:
