@@ -39,8 +39,8 @@ from pipeline.scan import (
     SPACELESS_WORD_CHARS,
     WANT_C4,
     WANT_LINES,
-    WANT_LONGEST_RUNS,
     WANT_PARAGRAPHS,
+    WANT_RUNS,
     WANT_STOP_WORDS,
 )
 from pipeline.scan_tables import (
@@ -61,6 +61,7 @@ from pipeline.scan_tables import (
 
 _SHORT_LINE_CHARS, _LONG_WORD_CHARS = np.uint64(30), np.uint64(1000)
 _LINE_WORDS, _LINE_CHARS = THREE, np.uint64(10)
+_SPACELESS_WORD_CHARS, _WANT_RUNS_OF_TEN = np.uint64(SPACELESS_WORD_CHARS), WANT_RUNS[10]
 
 # What is known of a line: where its first word begins and its last one ends, as notes; of its words; of its first.
 _FIRST_HASH, _FIRST_PLACE, _LAST_HASH, _LAST_PLACE, _LAST_WHAT = range(5)
@@ -134,6 +135,12 @@ def _end_line(line, notable, row):
         if size >= _LINE_CHARS:
             row[COLUMN.spaceless_sentences] += num_sentences
     return size
+
+
+@borrowing
+def _write(first, last, size, powers, parts, number):
+    """Write hash and size of the characters between two notes."""
+    parts[number, 0], parts[number, 1] = hash_of(first, last, size, powers), size
 
 
 @borrowing
@@ -212,7 +219,10 @@ def measure_texts(
         num_words = num_lines = num_paragraphs = num_open = ZERO
         line_place = first_hash = first_place = last_hash = last_place = ZERO
         in_paragraph = False
-        at, state = begin, (ZERO, ZERO, SPACE)
+        at, state = (
+            begin,
+            (ZERO, ZERO, SPACE),
+        )  # hash and number of the characters so far, the last of them
         while at < end:
             at, count, state = read_block(
                 text,
@@ -238,6 +248,7 @@ def measure_texts(
                 )
             for k in range(3):
                 notes[0, k] = notes[count, k]  # of the word that goes on
+            # A line ends here, or goes on in the next block.
             is_break = (state[2] & BREAK) != ZERO
             if not is_break and at < end:
                 continue
@@ -247,8 +258,7 @@ def measure_texts(
             if line[_WORDS]:
                 size = _end_line(line, notable, row)
                 if wants & WANT_LINES:
-                    lines[num_lines, 0] = hash_of(line[_FIRST_HASH], line[_LAST_HASH], size, powers)
-                    lines[num_lines, 1] = size
+                    _write(line[_FIRST_HASH], line[_LAST_HASH], size, powers, lines, num_lines)
                     num_lines += ONE
                 if not in_paragraph:
                     first_hash, first_place = line[_FIRST_HASH], line[_FIRST_PLACE]
@@ -258,8 +268,7 @@ def measure_texts(
                 in_paragraph = False
                 size = last_place - first_place
                 if wants & WANT_PARAGRAPHS:
-                    paragraphs[num_paragraphs, 0] = hash_of(first_hash, last_hash, size, powers)
-                    paragraphs[num_paragraphs, 1] = size
+                    _write(first_hash, last_hash, size, powers, paragraphs, num_paragraphs)
                     num_paragraphs += ONE
                     row[COLUMN.paragraphs] += ONE
                     row[COLUMN.paragraph_chars] += size
@@ -278,8 +287,8 @@ def measure_texts(
         )
         per_word = ONE
         if is_spaceless:
-            wants &= WANT_LONGEST_RUNS
-            per_word = SPACELESS_WORD_CHARS
+            wants &= _WANT_RUNS_OF_TEN
+            per_word = _SPACELESS_WORD_CHARS
             if wants:
                 num_words = read_characters(text, begin, end, ascii_entries, pages, entries, words)
         count_runs(

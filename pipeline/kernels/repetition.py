@@ -3,9 +3,10 @@
 import numpy as np
 
 from pipeline.kernels.shingles import table_size
-from pipeline.kernels.units import ONE, TWO, ZERO, borrowing, mix64
-from pipeline.scan import COLUMN, MOST_RUN, MOST_TOP_RUN
+from pipeline.kernels.units import ONE, TWO, ZERO, borrowing
+from pipeline.scan import COLUMN
 
+_MOST_TOP_RUN, _MOST_RUN = np.uint64(4), np.uint64(10)  # words
 RUN_BASE = np.uint64(
     0xD6E8FEB86659FD93
 )  # odd; the hash of words w_i is the sum of w_i * Q^(n - 1 - i)
@@ -19,13 +20,14 @@ def num_places(count):
 
 @borrowing
 def _find_firsts(keys, count, scratch_slots, multiplier, firsts):
-    """Write for each key the number of the first one that equals it.
+    """Write for each key the number of the first one that equals it; give how many equal an earlier one.
 
     Open addressing by a multiplier that is drawn anew in each process: no text can be made to fill one place.
     """
     size, shift = table_size(count // TWO + ONE)
     slots = scratch_slots[:size]
     slots[:] = 0
+    num_repeats = ZERO
     for i in range(count):
         key = keys[i]
         place = key * multiplier >> shift
@@ -36,21 +38,20 @@ def _find_firsts(keys, count, scratch_slots, multiplier, firsts):
         first = i if held == ZERO else held - ONE
         slots[place] = first + ONE
         firsts[i] = first
+        num_repeats += np.uint64(first != i)
+    return num_repeats
 
 
 @borrowing
 def count_repeats(parts, count, keys, slots, firsts, multiplier):
     """Give how many parts, of which there are hash and characters, equal an earlier one, and their characters."""
-    num_repeats = num_chars = ZERO
-    if count < TWO:
-        return num_repeats, num_chars
     for i in range(count):
         keys[i] = parts[i, 0]
-    _find_firsts(keys, count, slots, multiplier, firsts)
-    for i in range(count):
-        if np.uint64(firsts[i]) != i:
-            num_repeats += ONE
-            num_chars += parts[i, 1]
+    num_repeats = _find_firsts(keys, count, slots, multiplier, firsts) if count else ZERO
+    num_chars = ZERO
+    if num_repeats:
+        for i in range(count):
+            num_chars += parts[i, 1] if np.uint64(firsts[i]) != i else ZERO
     return num_repeats, num_chars
 
 
@@ -80,14 +81,14 @@ def count_runs(
     its first n do, so each length looks at what the one before has left.
     """
     n = np.uint64(2)
-    while n <= MOST_RUN and not wanted >> n & ONE:
+    while n <= _MOST_RUN and not wanted >> n & ONE:
         n += ONE
-    if n > MOST_RUN:
+    if n > _MOST_RUN:
         return
     count = num_words
     for i in range(count):
         starts[i] = i
-    while n <= MOST_RUN and count > ZERO:
+    while n <= _MOST_RUN and count > ZERO:
         size = n * per_word
         power = ONE
         for _ in range(size):
@@ -96,12 +97,13 @@ def count_runs(
             count -= ONE
         for i in range(count):
             start = np.uint64(starts[i])
-            keys[i] = mix64(words[start + size, 0] - words[start, 0] * power)
-        _find_firsts(keys, count, slots, multiplier, firsts)
+            keys[i] = words[start + size, 0] - words[start, 0] * power
+        if not _find_firsts(keys, count, slots, multiplier, firsts):
+            return
         times[:count] = 0
         for i in range(count):
             times[firsts[i]] += 1
-        if n <= MOST_TOP_RUN:
+        if n <= _MOST_TOP_RUN:
             most, most_chars, best = TWO, ZERO, count
             for i in range(count):
                 num_times = np.uint64(times[i])

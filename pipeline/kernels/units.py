@@ -23,9 +23,9 @@ WORD_BASE = np.uint64(0x9E3779B97F4A7C15)  # P: odd, 2^64 / golden ratio
 _NUM_POWERS = np.uint64(256)  # longer words multiply on
 
 inlined = numba.njit(nogil=True)
-borrowing = numba.njit(nogil=True, _nrt=False)  # pyright: ignore[reportCallIssue]
-"""For functions that LLVM leaves as such and that are called for each line of a text: numba counts the users of arrays,
-which at some twenty cycles an array costs more than the line. They make no arrays, but may look at parts of them."""
+borrowing = numba.njit(nogil=True, _nrt=False, forceinline=True)  # pyright: ignore[reportCallIssue]
+"""For functions that are called for each line of a text and too long for LLVM to inline by itself: numba would count the
+users of each array that it hands over, which costs more than the line. They make no arrays."""
 
 
 @inlined

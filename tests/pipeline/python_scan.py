@@ -14,10 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.scan import SPACELESS_SHARE, run_hashes
+from pipeline.scan import SPACELESS_SHARE, SPACELESS_WORD_CHARS, run_hashes
 from pipeline.scan_tables import SPACELESS_RANGES, STOP_WORDS
 
-SPACELESS_WORD_CHARS = 2
 BOILERPLATE = re.compile(
     r"javascript|terms of use|privacy policy|cookie policy|uses cookies|use of cookies|use cookies",
     re.IGNORECASE | re.ASCII,
@@ -29,8 +28,6 @@ _ELLIPSES = ("...", "\u2026")
 _LINE_ENDS = tuple(".?!\"'\u2019\u201d\u00bb\u2026\u3002\uff01\uff1f\u300d\u0964\u06d4\u061f;:)")
 _SHORT_LINE_CHARS = 30
 _LONG_WORD_CHARS = 1000
-
-
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 _LETTER = re.compile(r"[^\W\d_]")
 _PARAGRAPH_BREAK = re.compile(r"\n\s*\n")
