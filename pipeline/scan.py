@@ -1,7 +1,7 @@
 """What the quality rules count in a document, and words for comparing texts.
 
-`count_texts` reads the bytes of each text once, in a compiled loop (`kernels/measuring.py`), and gives all counts of all
-documents as arrays. `tests/pipeline/python_scan.py` defines them on Python strings.
+`count_texts` reads the bytes of each text once, in a compiled loop (`kernels/measuring.py`), and gives an array of each
+count. `tests/pipeline/python_scan.py` has the same on Python strings.
 """
 
 import re
@@ -123,12 +123,12 @@ class Counts(NamedTuple):
     @property
     def chars(self) -> Column:
         """Characters of each text."""
-        return np.sum(self[:NUM_KINDS], axis=0)
+        return np.sum(self[: len(KINDS)], axis=0)
 
     @property
     def num_letters(self) -> Column:
         """Letters and marks of all scripts."""
-        return np.sum(self[:4], axis=0)
+        return self.latin + self.letters + self.spaceless + self.marks
 
     @property
     def num_words(self) -> Column:
@@ -141,13 +141,12 @@ class Counts(NamedTuple):
         return np.where(self.is_spaceless, spaceless + others, self.words_with_alnum)
 
 
-NUM_KINDS = len(KINDS)
 COLUMN = Counts(*range(len(Counts._fields)))  # pyright: ignore[reportArgumentType]
 """Number of each count's column for the loop."""
 
 
 def count_texts(texts: pa.Array, wanted: NDArray[np.uint64]) -> Counts:
-    """Count what the rules measure in each text; `wanted[i]` has the bits of what is counted in text i beyond the cheap.
+    """Count what the rules measure in each text; `wanted[i]` has the bits of what more is counted in text i.
 
     Words, lines and paragraphs are compared by 64-bit hashes. One pass over the bytes; only texts in scripts without
     spaces whose runs are wanted, which are runs of characters, are read once more. O(bytes) whatever the texts: 3 to 7
@@ -156,7 +155,7 @@ def count_texts(texts: pa.Array, wanted: NDArray[np.uint64]) -> Counts:
     """
     data, begins = utf8(texts)
     counts = np.zeros((len(texts), len(COLUMN)), np.uint64)
-    tables = ascii_tables(), character_tables(), phrase_table(), *stop_word_tables()
+    tables = *ascii_tables(), character_tables(), phrase_table(), *stop_word_tables()
     kernels.measure_texts(data, begins, wanted, *tables, multiplier(), counts)
     return Counts(*counts.view(np.int64).T)
 

@@ -50,6 +50,17 @@ KINDS = (
     "broken",
 )
 """Kinds of characters: the first columns of `scan.Counts`, which says what they are."""
+TALLIED = (
+    "latin",
+    "digits",
+    "spaces",
+    "punctuation",
+    "symbols",
+    "broken",
+    "hash_symbols",
+    "curly_braces",
+)
+"""Columns of `scan.Counts` that characters below 0x80 count under."""
 KIND = np.uint64(15)
 """Bits of a character's entry that are its kind, a number in KINDS."""
 SPACE, BLANK, ALNUM, LETTER, END, LINE_END, ELLIPSIS, BULLET, DASH, STOP, BREAK, NOTABLE = (
@@ -157,12 +168,21 @@ def character_tables() -> tuple[NDArray[np.uint16], NDArray[np.uint64]]:
 
 
 @cache
-def ascii_tables() -> NDArray[np.uint64]:
-    """Entries of the characters below 0x80, shape (2, 128); in the second row the rare letters of PHRASES are notable."""
-    tables = np.stack([_entries()[:0x80]] * 2)
+def ascii_tables() -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Give (entries, tallies) of the characters below 0x80, of shapes (2, 128) and (128,).
+
+    In the second row of entries the rare letters of PHRASES are notable. A tally has a 1 in each field of eight bits
+    whose name in TALLIED is one that the character counts under.
+    """
+    entries = np.stack([_entries()[:0x80]] * 2)
     for letter in "".join(PHRASES.values()):
-        tables[1, [ord(letter), ord(letter.upper())]] |= NOTABLE
-    return tables
+        entries[1, [ord(letter), ord(letter.upper())]] |= NOTABLE
+    tallies = np.zeros(0x80, np.uint64)
+    for point, entry in enumerate(entries[0]):
+        tallies[point] = 1 << 8 * TALLIED.index(KINDS[int(entry & KIND)])
+    for character, name in (("#", "hash_symbols"), ("{", "curly_braces")):
+        tallies[ord(character)] += np.uint64(1 << 8 * TALLIED.index(name))
+    return entries, tallies
 
 
 @cache

@@ -9,9 +9,7 @@ from pipeline.kernels.notes import (
     BOILERPLATE,
     DOTS,
     DOTS_END,
-    ELLIPSES,
     HASH,
-    LOREM_IPSUM,
     PLACE,
     STOPS,
     WHAT,
@@ -21,7 +19,6 @@ from pipeline.kernels.notes import (
 )
 from pipeline.kernels.repetition import RUN_BASE, count_repeats, count_runs, num_places
 from pipeline.kernels.units import (
-    ASCII,
     FOUR,
     ONE,
     TEXT,
@@ -34,7 +31,6 @@ from pipeline.kernels.units import (
 )
 from pipeline.scan import (
     COLUMN,
-    NUM_KINDS,
     SPACELESS_SHARE,
     SPACELESS_WORD_CHARS,
     WANT_C4,
@@ -51,7 +47,6 @@ from pipeline.scan_tables import (
     DASH,
     ELLIPSIS,
     END,
-    KIND,
     LETTER,
     LINE_END,
     SPACE,
@@ -144,26 +139,6 @@ def _write(first, last, size, powers, parts, number):
 
 
 @borrowing
-def _end_text(ascii_entries, bytes_seen, kinds, notable, row):
-    """Count the characters of a text; give whether it is in scripts without spaces."""
-    for point in range(ASCII):
-        kinds[ascii_entries[point] & KIND] += bytes_seen[point]
-    for k in range(NUM_KINDS):
-        row[k] = kinds[k]
-    num_letters = kinds[0] + kinds[1] + kinds[2] + kinds[3]
-    spaceless = row[COLUMN.spaceless]
-    row[COLUMN.is_spaceless] = np.uint64(
-        spaceless > ZERO and np.float64(spaceless) >= SPACELESS_SHARE * np.float64(num_letters)
-    )
-    row[COLUMN.newlines] = bytes_seen[0x0A]
-    row[COLUMN.hash_symbols] = bytes_seen[0x23]
-    row[COLUMN.curly_braces] = bytes_seen[0x7B]
-    row[COLUMN.ellipses] = notable[ELLIPSES]
-    row[COLUMN.lorem_ipsum] = notable[LOREM_IPSUM]
-    return row[COLUMN.is_spaceless] != ZERO
-
-
-@borrowing
 def _most_stop_words(languages, is_present):
     """Of all languages, the most stop words that are present."""
     is_present[0] = False  # all other words
@@ -177,14 +152,15 @@ def _most_stop_words(languages, is_present):
 
 
 @compiled(
-    *(*TEXT, read_only(types.uint64), _TABLE, _CHARACTERS, _TABLE, _TABLE, _TABLE, types.uint64),
-    types.uint64[:, ::1],
+    *(*TEXT, read_only(types.uint64), _TABLE, read_only(types.uint64), _CHARACTERS),
+    *(_TABLE, _TABLE, _TABLE, types.uint64, types.uint64[:, ::1]),
 )
 def measure_texts(
     text,
     offsets,
     wanted,
     ascii_tables,
+    ascii_tallies,
     characters,
     phrases,
     stop_words,
@@ -204,8 +180,7 @@ def measure_texts(
     keys, slots = np.empty(longest + ONE, np.uint64), np.empty(num_places(longest), np.uint32)
     firsts, starts = np.empty(longest + ONE, np.uint32), np.empty(longest + ONE, np.uint32)
     times = np.empty(longest + ONE, np.uint32)
-    bytes_seen, kinds = np.empty(ASCII, np.uint64), np.empty(KIND + ONE, np.uint64)
-    notable, line = np.empty(6, np.uint64), np.empty(10, np.uint64)
+    notable, line = np.empty(4, np.uint64), np.empty(10, np.uint64)
     present = np.empty(languages.size + 1, np.bool_)
     words[0, 0] = words[0, 1] = ZERO
     for document in range(len(wanted)):
@@ -213,16 +188,14 @@ def measure_texts(
         wants, row = wanted[document], counts[document]
         ascii_entries = ascii_tables[1 if wants & WANT_C4 else 0]
         is_present = present if wants & WANT_STOP_WORDS else present[:0]
-        for scratch in (bytes_seen, kinds, notable, line):
-            scratch[:] = ZERO
+        notable[:] = ZERO
+        line[:] = ZERO
         is_present[:] = False
         num_words = num_lines = num_paragraphs = num_open = ZERO
         line_place = first_hash = first_place = last_hash = last_place = ZERO
         in_paragraph = False
-        at, state = (
-            begin,
-            (ZERO, ZERO, SPACE),
-        )  # hash and number of the characters so far, the last of them
+        # Hash and number of the characters so far, and what the last of them are.
+        at, state = begin, (ZERO, ZERO, SPACE)
         while at < end:
             at, count, state = read_block(
                 text,
@@ -231,14 +204,14 @@ def measure_texts(
                 at,
                 state,
                 ascii_entries,
+                ascii_tallies,
                 pages,
                 entries,
                 phrases,
                 notes,
                 num_open,
-                bytes_seen,
-                kinds,
                 notable,
+                row,
             )
             num_open = count & ONE
             count -= num_open
@@ -253,6 +226,7 @@ def measure_texts(
             if not is_break and at < end:
                 continue
             place = state[1] - np.uint64(is_break)
+            row[COLUMN.newlines] += np.uint64(is_break)
             row[COLUMN.longest_line] = max(row[COLUMN.longest_line], place - line_place)
             line_place = state[1]
             if line[_WORDS]:
@@ -275,8 +249,13 @@ def measure_texts(
             for k in range(10):
                 line[k] = ZERO
             notable[STOPS] = notable[BOILERPLATE] = ZERO
+        # All is read; what remains is made of the numbers and hashes that were written.
         row[COLUMN.words], row[COLUMN.word_chars] = num_words, words[num_words, 1]
-        is_spaceless = _end_text(ascii_entries, bytes_seen, kinds, notable, row)
+        spaceless = row[COLUMN.spaceless]
+        letters = row[COLUMN.latin] + row[COLUMN.letters] + spaceless + row[COLUMN.marks]
+        least = SPACELESS_SHARE * np.float64(letters)
+        is_spaceless = spaceless > ZERO and np.float64(spaceless) >= least
+        row[COLUMN.is_spaceless] = np.uint64(is_spaceless)
         if wants & WANT_STOP_WORDS:
             row[COLUMN.stop_words] = _most_stop_words(languages, is_present)
         row[COLUMN.duplicate_lines], row[COLUMN.duplicate_line_chars] = count_repeats(

@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.kernels.repetition import RUN_BASE
 from pipeline.kernels.units import ASCII, ONE, THREE, TWO, WORD_BASE, ZERO, borrowing, decode, mix64
+from pipeline.scan import COLUMN
 from pipeline.scan_tables import (
     BREAK,
     ELLIPSIS,
@@ -19,13 +20,15 @@ from pipeline.scan_tables import (
     NOTABLE,
     SPACE,
     STOP,
+    TALLIED,
 )
 
-BLOCK = np.uint64(1024)  # bytes at a time; their words' notes are 24 KiB at most, and stay in L1
+BLOCK = np.uint64(255)  # bytes at a time: as many as a field of a tally can count
 # Columns of a note: the hash and the number of the characters before, and what the last of them are.
 HASH, PLACE, WHAT = range(3)
-# What is seen of notable characters: in a row of dots, how many and where it ends; in the text; and in its line.
-DOTS, DOTS_END, ELLIPSES, LOREM_IPSUM, STOPS, BOILERPLATE = range(6)
+# What is seen of notable characters: in a row of dots, how many and where it ends; and in the line.
+DOTS, DOTS_END, STOPS, BOILERPLATE = range(4)
+_TALLY_COLUMNS = tuple(COLUMN._asdict()[name] for name in TALLIED)
 _DOT = np.uint64(0x2E)
 _LAST_POINT = np.uint64(LAST_POINT)
 
@@ -57,20 +60,20 @@ def _phrase_at(text, begin, end, at, phrases):
 
 
 @borrowing
-def _look_at(point, entry, place, text, begin, end, at, phrases, notable):
+def _look_at(point, entry, place, text, begin, end, at, phrases, notable, row):
     """Count what a notable character, behind `place` others, is part of; `at` is the place of its last byte."""
     if point == _DOT:
         notable[DOTS] = notable[DOTS] + ONE if notable[DOTS_END] == place else ONE
         notable[DOTS_END] = place + ONE
-        notable[ELLIPSES] += np.uint64(notable[DOTS] % THREE == ZERO)
+        row[COLUMN.ellipses] += np.uint64(notable[DOTS] % THREE == ZERO)
     elif entry & ELLIPSIS:
-        notable[ELLIPSES] += ONE
+        row[COLUMN.ellipses] += ONE
     elif entry & STOP:
         notable[STOPS] += ONE
     else:
         phrase = _phrase_at(text, begin, end, at, phrases)
         if phrase == ZERO:
-            notable[LOREM_IPSUM] += ONE
+            row[COLUMN.lorem_ipsum] += ONE
         elif phrase < np.uint64(len(phrases)):
             notable[BOILERPLATE] = ONE
 
@@ -83,28 +86,28 @@ def read_block(
     at,
     state,
     ascii_entries,
+    ascii_tallies,
     pages,
     entries,
     phrases,
     notes,
     count,
-    bytes_seen,
-    kinds,
     notable,
+    row,
 ):
     """Read on to the end of the line, or for a block; note where words begin and end, behind `count` earlier notes."""
     value, place, what = state
-    behind = min(at + BLOCK, end)
+    tally, behind = ZERO, min(at + BLOCK, end)
     while at < behind:
         point = np.uint64(text[at])
         if point < ASCII:
             at += ONE
             entry = ascii_entries[point]
-            bytes_seen[point] += ONE
+            tally += ascii_tallies[point]
         else:
             point, at = decode(text, at)
             entry = _entry_of(pages, entries, point)
-            kinds[entry & KIND] += ONE
+            row[entry & KIND] += ONE
         # No branch on where a word ends, which no processor foresees: notes are overwritten where none does.
         notes[count, HASH], notes[count, PLACE], notes[count, WHAT] = value, place, what | entry
         count += np.uint64(((what ^ entry) & SPACE) != ZERO)
@@ -114,8 +117,10 @@ def read_block(
             if entry & BREAK:
                 place += ONE
                 break
-            _look_at(point, entry, place, text, begin, end, at - ONE, phrases, notable)
+            _look_at(point, entry, place, text, begin, end, at - ONE, phrases, notable, row)
         place += ONE
+    for field in range(len(_TALLY_COLUMNS)):
+        row[_TALLY_COLUMNS[field]] += tally >> np.uint64(8 * field) & np.uint64(0xFF)
     if at >= end and not what & SPACE:
         notes[count, HASH], notes[count, PLACE], notes[count, WHAT] = value, place, what
         count += ONE

@@ -77,8 +77,8 @@ def count_runs(
 ):
     """Write the characters in the most frequent runs of 2 to 4 words and in repeated runs of 5 to 10.
 
-    Bit n of `wanted` asks for runs of n words, each of which is `per_word` units here. A run of n + 1 repeats only where
-    its first n do, so each length looks at what the one before has left.
+    Bit n of `wanted` asks for runs of n words, of `per_word` units each. A run of n + 1 repeats only where its first n
+    do, so each length looks at what the one before has left.
     """
     n = np.uint64(2)
     while n <= _MOST_RUN and not wanted >> n & ONE:

@@ -73,9 +73,9 @@ def test_counts_equal_those_on_strings(texts: list[str], kind: pa.DataType, cut:
 
 @pytest.mark.parametrize("piece", [" ", "\n", "\n\n", ".", "... ", "\u00e9", "\u4e2d ", "\U0001f600", " use cookies a b.\n"])  # fmt: skip
 def test_borders_of_blocks_do_not_show(piece: str) -> None:
-    """The loop reads 1,024 bytes at a time; what lies across the border is counted as anywhere else."""
-    texts = [f"{'x' * shift}{piece}{'word of mine. ' * 3}" for shift in range(1010, 1030)]
-    texts += [f"{'ab ' * 338}{'y' * shift}{piece * 2}z z" for shift in range(16)]
+    """The loop reads 255 bytes at a time; what lies across the border is counted as anywhere else."""
+    texts = [f"{'x' * shift}{piece}{'word of mine. ' * 3}" for shift in range(240, 260)]
+    texts += [f"{'ab ' * 167}{'y' * shift}{piece * 2}z z" for shift in range(16)]
     assert_as_on_strings(texts)
 
 
