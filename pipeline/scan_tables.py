@@ -1,6 +1,6 @@
-"""What the loop that counts for the quality rules knows: kinds of characters, stop words, phrases. Built once a process.
+"""What the loop that counts for the quality rules knows: kinds of characters, stop words, phrases.
 
-Character kinds are those of this Python's Unicode tables, so that white space, letters and digits are what `str.split`,
+Tables are built once a process. Character kinds are those of this Python's Unicode tables, so that white space, letters and digits are what `str.split`,
 `str.isalnum` and `re` say.
 """
 
