@@ -10,6 +10,7 @@ from typing import Any
 
 _MODULES = {
     "squeeze": ["squeeze"],
+    "measuring": ["measure_texts"],
     "shingles": ["shingle_texts"],
     "signatures": ["sign_texts", "sign", "band_keys"],
     "folding": ["fold_texts"],

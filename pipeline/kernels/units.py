@@ -23,6 +23,11 @@ WORD_BASE = np.uint64(0x9E3779B97F4A7C15)  # P: odd, 2^64 / golden ratio
 _NUM_POWERS = np.uint64(256)  # longer words multiply on
 
 inlined = numba.njit(nogil=True)
+borrowing = numba.njit(nogil=True, _nrt=False, forceinline=True)  # pyright: ignore[reportCallIssue]
+"""For functions that are called for each line of a text and too long for LLVM to inline by itself. They make no arrays.
+
+Without `_nrt=False`, which numba's own modules use, it counts the users of each array that it hands over, and that
+costs more than the line."""
 
 
 @inlined
