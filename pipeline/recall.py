@@ -14,7 +14,7 @@ from pipeline.canaries import Planted, draw
 from pipeline.dedup import DedupConfig, NearDuplicates
 from pipeline.minhash import Hashes, shingle_texts
 from pipeline.recall_view import found_probability
-from pipeline.templates import own_shingles, shingles_of
+from pipeline.templates import alike_beside, columns_of, shingles_of
 
 MAX_PAIRS = 1000
 """Random pairs of kept documents, and as many of similar length; each at most one for each forty documents."""
@@ -155,52 +155,11 @@ def _are_duplicates(
 ) -> set[tuple[str, str]]:
     """The pairs alike by Jaccard, or whose first, no longer than the second, lies nearly wholly in the second."""
     near = [pair for pair, overlap in pairs.items() if overlap.jaccard >= config.threshold]
-    found = _alike_beside(templates, texts, near, config, is_held=False)
+    found = alike_beside(templates, texts, near, config)
     shorter = [p for p, overlap in pairs.items() if p not in found and overlap.first_is_shorter]
     grams = _overlaps(texts, shorter, config.containment_ngram)
     held = [pair for pair in shorter if grams[pair].held >= config.containment]
-    return found | _alike_beside(templates, texts, held, config, is_held=True)
-
-
-def _alike_beside(
-    templates: Hashes,
-    texts: Mapping[str, tuple[str, str]],
-    pairs: Sequence[tuple[str, str]],
-    config: DedupConfig,
-    *,
-    is_held: bool,
-) -> set[tuple[str, str]]:
-    """Those that are alike beside the templates, too, or whose first has little there; by Jaccard, or because it is held."""
-    ngram, least = config.ngram, config.threshold
-    if is_held:
-        ngram, least = config.containment_ngram, config.containment
-    found = set(pairs)
-    for start in range(0, len(pairs) if len(templates) else 0, 256):
-        some = pairs[start : start + 256]
-        places, (bodies, domains) = _columns(texts, some)
-        own, ends, is_short = own_shingles(
-            bodies, domains, templates, ngram=ngram, template_ngram=config.ngram
-        )
-        others, other_ends = own, ends
-        if is_held:
-            others, other_ends = shingle_texts(bodies, domains, ngram=ngram)
-        for one, other in some:
-            i, j = places[one], places[other]
-            a, b = own[ends[i] : ends[i + 1]], others[other_ends[j] : other_ends[j + 1]]
-            common = len(np.intersect1d(a, b, assume_unique=True))
-            of = len(a) if is_held else len(a) + len(b) - common
-            if not is_short[i] and common / of < least:
-                found.discard((one, other))
-    return found
-
-
-def _columns(
-    texts: Mapping[str, tuple[str, str]], pairs: Iterable[tuple[str, str]]
-) -> tuple[dict[str, int], tuple[pa.Array, pa.Array]]:
-    """The place of each document of pairs in two columns, texts and domains."""
-    names = sorted({name for pair in pairs for name in pair})
-    bodies, domains = (pa.array([texts[name][i] for name in names], pa.string()) for i in (0, 1))
-    return {name: i for i, name in enumerate(names)}, (bodies, domains)
+    return found | alike_beside(templates, texts, held, config, is_held=True)
 
 
 def _overlaps(
@@ -210,7 +169,7 @@ def _overlaps(
     found: dict[tuple[str, str], _Overlap] = {}
     for start in range(0, len(pairs), 256):
         some = pairs[start : start + 256]
-        places, (bodies, domains) = _columns(texts, some)
+        places, (bodies, domains) = columns_of(texts, some)
         shingles, ends = shingle_texts(bodies, domains, ngram=ngram)
         sets = {name: shingles[ends[i] : ends[i + 1]] for name, i in places.items()}
         for one, other in some:
@@ -245,7 +204,7 @@ def _random_pairs(
         for pair, overlap in overlaps.items()
         if overlap.jaccard >= config.threshold
     ]
-    missed = len(_alike_beside(templates, texts, alike, config, is_held=False))
+    missed = len(alike_beside(templates, texts, alike, config))
     return {
         "pairs": len(pairs),
         "of_similar_length": len(by_length) // 2,

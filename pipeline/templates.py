@@ -6,7 +6,8 @@ Jaccard similarity or the containment, what is beside the templates must reach i
 that came by another source. They are stored with the corpus: the next build may be too small to show them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,9 @@ from pipeline.characters import character_tables
 from pipeline.minhash import Hashes, Offsets, is_code, multiplier, shingle_texts, utf8
 from storage.schema import DOCUMENTS, TEMPLATES
 from storage.snapshot import Snapshot
+
+if TYPE_CHECKING:  # dedup holds the config and uses templates
+    from pipeline.dedup import DedupConfig
 
 MIN_DOCUMENTS = 50
 """Documents of the sample that have a template's shingle, at least: of fewer, a text copied some times looks like one."""
@@ -104,3 +108,48 @@ def own_shingles(
     )
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
     return hashes[:filled].copy(), offsets, counts < np.where(by_character, *LEAST_OWN[::-1])
+
+
+def alike_beside(
+    templates: Hashes,
+    texts: Mapping[str, tuple[str, str]],
+    pairs: Sequence[tuple[str, str]],
+    config: "DedupConfig",
+    *,
+    is_held: bool = False,
+) -> set[tuple[str, str]]:
+    """Those of alike pairs that are so beside the templates, too, or whose first has too little there to tell.
+
+    `texts` has text and domain of each document. The pairs are alike by Jaccard similarity, or (`is_held`) because the
+    second holds the first's n-grams. For a few pairs, by definition: it is what `settle` does with all.
+    """
+    ngram, least = config.ngram, config.threshold
+    if is_held:
+        ngram, least = config.containment_ngram, config.containment
+    found = set(pairs)
+    for start in range(0, len(pairs) if len(templates) else 0, 256):
+        some = pairs[start : start + 256]
+        places, (bodies, domains) = columns_of(texts, some)
+        own, ends, is_short = own_shingles(
+            bodies, domains, templates, ngram=ngram, template_ngram=config.ngram
+        )
+        others, other_ends = own, ends
+        if is_held:
+            others, other_ends = shingle_texts(bodies, domains, ngram=ngram)
+        for one, other in some:
+            i, j = places[one], places[other]
+            a, b = own[ends[i] : ends[i + 1]], others[other_ends[j] : other_ends[j + 1]]
+            common = len(np.intersect1d(a, b, assume_unique=True))
+            of = len(a) if is_held else len(a) + len(b) - common
+            if not is_short[i] and common / of < least:
+                found.discard((one, other))
+    return found
+
+
+def columns_of(
+    texts: Mapping[str, tuple[str, str]], pairs: Iterable[tuple[str, str]]
+) -> tuple[dict[str, int], tuple[pa.Array, pa.Array]]:
+    """The place of each document of pairs in two columns, texts and domains."""
+    names = sorted({name for pair in pairs for name in pair})
+    bodies, domains = (pa.array([texts[name][i] for name in names], pa.string()) for i in (0, 1))
+    return {name: i for i, name in enumerate(names)}, (bodies, domains)

@@ -4,6 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,16 +14,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import dedup, templates
+from pipeline.build import BuildConfig, build
 from pipeline.dedup import DedupConfig, near_duplicates
+from pipeline.executor import Executor
+from pipeline.ingest import ShardConfig
 from pipeline.minhash import read_signatures, shingle_texts, sign_documents
+from pipeline.recall_view import guard_in_words
 from pipeline.runs import Published
+from pipeline.selection import Request, select
 from pipeline.templates import (
     LEAST_OWN,
     find_templates,
     own_shingles,
     shingles_of,
+    stored_templates,
 )
+from storage.catalog import resolve, verify
+from storage.lake import Lake
+from storage.purge import plan_purge, purge
 from storage.schema import TEMPLATES
+from storage.snapshot import Snapshot
 from tests.bench.templated_site import make_site
 from tests.bench.text_pools import shipped_pools
 from tests.pipeline.test_dedup import (
@@ -36,6 +47,7 @@ from tests.pipeline.test_dedup import (
     table_of,
     without,
 )
+from tests.pipeline.test_forget import config_of, fates_of, forget_now, prose, write
 
 # One value a band: whoever shares a minimum is a candidate, and the reference needs no index.
 OFF = DedupConfig(bands=128, rows=1)
@@ -402,3 +414,104 @@ def test_pages_of_one_site_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> No
     claims = zip(found["id"].to_pylist(), found["duplicate_of"].to_pylist(), strict=True)
     assert {frozenset(claim) for claim in claims} == pairs
     assert len(found) == len(pairs) == 20
+
+
+def test_processes_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clusters settled in other processes, a few at a time: they are told the templates."""
+    rows = list(make_site(shipped_pools(300_000), 60, 10, 0.85, seed=1))
+    table = table_of([{"text": row["text"]} for row in rows])
+    config = DedupConfig(template_share=0.5)
+    one = find([table], config=config)
+    assert one.num_templated
+    monkeypatch.setattr(dedup, "SLICE_BYTES", 5000)
+    options: dict[str, Any] = {"folder": tmp_path, "executor": Executor(workers=2)}
+    assert one == near_duplicates(new_of([table]), None, config, **options)
+
+
+# --- in a lake -----------------------------------------------------------------------------------
+
+
+def page(frame: int, own: int, edit: str = "") -> str:
+    """A page of a site, 85 % of it the same as on all others."""
+    return f"{prose(frame, 480)}\n{prose(own, 84)}{edit}"
+
+
+def site_config(share: float | None = 0.5, **changes: object) -> BuildConfig:
+    return config_of(dedup=DedupConfig(template_share=share), **changes)
+
+
+def grow(lake: Lake, root: Path, texts: dict[str, str], config: BuildConfig) -> Snapshot:
+    write(root, texts)
+    build(config, lake, root=root)
+    snapshot = resolve(lake, "tiny")
+    assert not verify(lake, snapshot.ref)
+    return snapshot
+
+
+def fate_by_uri(snapshot: Snapshot) -> dict[str, str]:
+    return {uri.removesuffix(".txt"): row["fate"] for uri, row in fates_of(snapshot).items()}
+
+
+def test_a_lake_keeps_its_templates(tmp_path: Path) -> None:
+    """What a large build has seen holds for the small ones after it, for files beside it and for forgetting."""
+    lake, root = Lake.open(tmp_path / "lake"), tmp_path / "texts"
+    texts = {f"page{i:02}": page(1000, i) for i in range(12)}
+    first = grow(lake, root, texts, site_config())
+    assert set(fate_by_uri(first).values()) == {"kept"}
+    told = first.manifest.summary["near_duplicates"]
+    assert told["templates"] == {"texts": len(stored_templates(first))}
+    assert told["kept_apart"] >= 12 * 11 // 2
+    assert "of texts (shingles)" in guard_in_words(told)
+    # Other input files a part give the same.
+    shards = site_config(shards=ShardConfig(input_bytes=1 << 12))
+    again = grow(Lake.open(tmp_path / "other"), root, {}, shards)
+    assert stored_templates(again).equals(stored_templates(first))
+
+    small = {"news": page(1000, 50), "near": page(1000, 3, " one more word")}
+    second = grow(lake, root, small, site_config())
+    fates = fate_by_uri(second)
+    assert (fates["news"], fates["near"]) == ("kept", "duplicate")
+    assert second.shards("templates") == first.shards("templates")
+
+    new = table_of([{"text": page(1000, 60)}])
+    assert not len(find([new], Published.of(second), DedupConfig(template_share=0.5)).removed)
+    assert len(find([new], Published.of(second), DedupConfig()).removed) == 1
+
+    # What is like a page is not all that stands in the same frame.
+    like = select(second, Request(like=page(1000, 3))).documents["uri"].to_pylist()
+    assert sorted(like) == ["near.txt", "page03.txt"]
+    forgotten = forget_now(lake, Request(uris=("page03.txt",)))
+    assert fate_by_uri(forgotten) == fates | {"page03": "forgotten", "near": "kept"}
+    plan = plan_purge(lake, "tiny")
+    assert plan is not None
+    purged = Snapshot(lake, purge(plan)[0])
+    assert stored_templates(purged).equals(stored_templates(first))
+    assert not verify(lake, purged.ref)
+
+    moved = {f"other{i:02}": page(2000, 100 + i) for i in range(12)}
+    third = grow(lake, root, moved, site_config(0.6))
+    assert {third_fate for uri, third_fate in fate_by_uri(third).items() if uri in moved} == {
+        "kept"
+    }
+    assert len(third.shards("templates")) == 1
+    assert set(shingles_of(stored_templates(third))) > set(shingles_of(stored_templates(first)))
+
+    # Switched off, it does nothing, and what is known stays for the day when it is on again.
+    fourth = grow(lake, root, {"off": page(2000, 70)}, site_config(None))
+    assert fate_by_uri(fourth)["off"] == "duplicate"
+    assert "templates" not in fourth.manifest.summary["near_duplicates"]
+    assert fourth.shards("templates") == third.shards("templates")
+
+
+def test_canaries_are_judged_by_the_same_rule(tmp_path: Path) -> None:
+    """A copy that the guard keeps apart is not missed; those that it should not, are found."""
+    lake, root = Lake.open(tmp_path / "lake"), tmp_path / "texts"
+    texts = {f"page{i:02}": page(1000, i) for i in range(40)}
+    recall = grow(lake, root, texts, site_config()).manifest.summary["recall"]
+    assert recall["kept_apart"]["planted"]
+    assert recall["kept_apart"]["found"] == 0
+    assert recall["precision"] == 1
+    assert recall["sure"]["found"] == recall["sure"]["planted"] >= 20
+    assert recall["below_threshold"]["wrongly_found"] == 0
+    assert recall["random_pairs"]["highest"] >= 0.7
+    assert recall["random_pairs"]["missed"] == 0
