@@ -4,7 +4,8 @@ The kept set is the lexicographically-first maximal independent set of the verif
 documents first, then the longest (in shingles), the recipe's order of sources, content hash, id. So every removed
 document names a kept one that it duplicates, nothing is removed through a chain, and the order of input, batches and
 shards does not matter. No two kept ones are duplicates, as far as they share a band, and a bucket of thousands that are
-all but alike has been compared (`similarity.py` says how far). With the policy "rebuild" (`rebuild.py`) published
+all but alike has been compared (`similarity.py` says how far). With `template_share`, two documents are no duplicates
+either that only their sites' templates make alike (`templates.py`). With the policy "rebuild" (`rebuild.py`) published
 documents have no precedence, and so it does not matter either what came in which build.
 """
 

@@ -31,6 +31,8 @@ MAX_CANDIDATES = 256
 """Pairs verified for one document at most, at about a microsecond each; of more, those that share the most bands."""
 MAX_EDGES = 16
 """Verified pairs that are recorded of one document at most, the one among them by which it goes."""
+OWN_KEYS = 16
+"""Keys that a page has of what is not its site's template."""
 SLICE_BYTES = 16 << 20
 """Text that is compared at a time, or one cluster."""
 
@@ -128,6 +130,7 @@ def settle_slice(part: Slice, config: "DedupConfig") -> Edges:
     size = len(part.roles) * MAX_EDGES
     pairs, similarities = np.empty((size, 2), np.int64), np.empty((size, 2), np.float64)
     rules, best = np.empty(size, np.uint8), np.empty(len(part.roles), np.int64)
+    part = _with_own_keys(part, config) if len(part.templates) else part
     count, num_pairs, num_templated = kernels.settle(
         *(part.data, part.begins, part.ends, part.is_code),
         (config.ngram, config.containment_ngram),
@@ -145,6 +148,26 @@ def settle_slice(part: Slice, config: "DedupConfig") -> Edges:
     columns = [first, second, jaccard, containment, rules[:count].copy(), decides]
     counts = {"num_pairs": num_pairs, "num_templated": num_templated}
     return Edges(*columns, num_nodes=len(part.roles), **counts)
+
+
+def _with_own_keys(part: Slice, config: "DedupConfig") -> Slice:
+    """Give pages the lowest of their own shingles as further keys.
+
+    Of thousands in one frame, most buckets are of the frame alone, and hold MAX_MEMBERS others. Two documents alike by
+    0.7 beside it share one of OWN_KEYS keys at least, but for one pair in 10^8 (0.3^16).
+    """
+    keys = np.empty((len(part.roles), OWN_KEYS), np.uint64)
+    counts = np.empty(len(part.roles), np.int64)
+    kernels.own_keys(
+        *(part.data, part.begins, part.ends, part.is_code, config.ngram, part.templates),
+        *(character_tables(), multiplier(), LEAST_OWN, keys, counts),
+    )
+    own = keys[np.arange(OWN_KEYS) < counts[:, None]]
+    return replace(
+        part,
+        keys=np.insert(part.keys, np.repeat(part.key_ends[1:], counts), own),
+        key_ends=part.key_ends + np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]),
+    )
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import dedup, templates
+from pipeline import dedup, similarity, templates
 from pipeline.build import BuildConfig, build
 from pipeline.dedup import DedupConfig, near_duplicates
 from pipeline.executor import Executor
@@ -22,6 +22,7 @@ from pipeline.minhash import read_signatures, shingle_texts, sign_documents
 from pipeline.recall_view import guard_in_words
 from pipeline.runs import Published
 from pipeline.selection import Request, select
+from pipeline.similarity import MAX_MEMBERS
 from pipeline.templates import (
     LEAST_OWN,
     find_templates,
@@ -400,17 +401,27 @@ def test_few_documents_have_no_template(monkeypatch: pytest.MonkeyPatch) -> None
     assert found.num_templated == 50 * 49 // 2
 
 
-def test_pages_of_one_site_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 400 pages that are 85 % template most go without the guard; with it, of each copy and its original one."""
+@pytest.mark.parametrize(
+    ("share", "members", "bands"), [(0.85, MAX_MEMBERS, 25), (0.95, MAX_MEMBERS // 16, 5)]
+)
+def test_pages_of_one_site_are_told_apart(
+    share: float, members: int, bands: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 400 pages that are 85 % template most go without the guard; with it, of each copy and its original one.
+
+    Also where the buckets that the template makes are full of other pages.
+    """
     monkeypatch.setattr(templates, "MIN_DOCUMENTS", 50)
-    rows = list(make_site(shipped_pools(3_000_000), 400, 20, 0.85, seed=0))
+    monkeypatch.setattr(similarity, "MAX_MEMBERS", members)
+    rows = list(make_site(shipped_pools(3_000_000), 400, 20, share, seed=0))
     table = table_of([{"text": row["text"]} for row in rows])
-    assert len(find([table], config=DedupConfig()).removed) > 200
+    config = DedupConfig(bands=bands)
+    assert len(find([table], config=config).removed) > 200
     name_of = dict(zip(table["text"].to_pylist(), table["id"].to_pylist(), strict=True))
     pairs = {
         frozenset((name_of[row["text"]], name_of[row["copy_of"]])) for row in rows if row["copy_of"]
     }
-    found = find([table], config=DedupConfig(template_share=0.05)).removed
+    found = find([table], config=replace(config, template_share=0.05)).removed
     claims = zip(found["id"].to_pylist(), found["duplicate_of"].to_pylist(), strict=True)
     assert {frozenset(claim) for claim in claims} == pairs
     assert len(found) == len(pairs) == 20

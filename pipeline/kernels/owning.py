@@ -1,4 +1,4 @@
-"""The shingles of texts that are their own, for whoever wants to see what `settle` saw."""
+"""The shingles of texts that are their own, before `settle` and beside it: keys to find pages by, and all of a few texts."""
 
 import numpy as np
 from numba import types
@@ -10,6 +10,7 @@ from pipeline.kernels.units import (
     MODES,
     ONE,
     OUT64,
+    ROWS,
     TABLES,
     TEXT,
     ascii_tables_of,
@@ -55,3 +56,35 @@ def own_texts(
         counts[row], by_character[row] = num_own, is_characters
         filled += num_own
     return filled
+
+
+@compiled(
+    *(*TEXT, ROWS, MODES, types.uint64, read_only(types.uint64), TABLES, types.uint64),
+    *(types.UniTuple(types.int64, 2), types.Array(types.uint64, 2, "C"), types.int64[::1]),
+)
+def own_keys(
+    text, begins, ends, is_code, ngram, templates, tables, multiplier, least_own, keys, counts
+):
+    """Write the lowest of each text's own shingles, if it has a template and `least_own` beside it; counts[i] of text i."""
+    longest = np.uint64(0)
+    for row in range(len(begins)):
+        longest = max(longest, np.uint64(ends[row] - begins[row]))
+    ascii_tables, powers = ascii_tables_of(tables), word_powers()
+    values, windows = np.empty(longest + ONE, np.uint64), np.empty(longest + ONE, np.uint64)
+    own, table = np.empty(longest + ONE, np.uint64), np.empty(num_slots(longest), np.uint64)
+    template = table_of(templates, multiplier)
+    for row in range(len(begins)):
+        begin, end = np.uint64(begins[row]), np.uint64(ends[row])
+        count, by_character = read_units(
+            text, begin, end, is_code[row], tables, ascii_tables, powers, values
+        )
+        number = shingle(values, count, by_character, ngram, windows)
+        num_own = write_own(
+            *(windows, number, template, multiplier, by_character),
+            *((ngram, ngram), windows, number, table, own),
+        )
+        counts[row] = 0
+        if num_own >= least_own[1 if by_character else 0]:
+            own[:num_own].sort()
+            counts[row] = min(num_own, keys.shape[1])
+            keys[row, : counts[row]] = own[: counts[row]]
