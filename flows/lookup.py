@@ -132,7 +132,7 @@ def _show(console: "Console", manifest: Manifest) -> None:
     ):
         if told:
             console.print()
-            console.print(told, soft_wrap=True)
+            console.print(visible(told), soft_wrap=True)
     for note in manifest.summary.get("notes", []):
         console.print(f"note: {note}", soft_wrap=True)
 

@@ -42,12 +42,12 @@ def guard_in_words(near_duplicates: Mapping[str, Any]) -> str:
         return ""
     counts, apart = near_duplicates["templates"], near_duplicates["kept_apart"]
     if not counts:
-        return "Templates: none found."
+        return "Templates of sites: none found."
     largest = sorted(counts, key=lambda source: (-counts[source], source))[:3]
-    shown = ", ".join(f"{counts[source]:,} of {source}" for source in largest)
-    more = f" and {len(counts) - 3:,} sources more" if len(counts) > 3 else ""
+    shown = ", ".join(f"{source} {counts[source]:,}" for source in largest)
+    more = f" and {len(counts) - 3:,} more" if len(counts) > 3 else ""
     pairs = "1 pair was" if apart == 1 else f"{apart:,} pairs were"
-    return f"Templates: {shown}{more} (shingles); {pairs} alike by them alone, and no duplicates."
+    return f"Templates of sites, in shingles: {shown}{more}; {pairs} alike by them alone and kept apart."
 
 
 def recall_picture(recall: Mapping[str, Any]) -> Picture:
