@@ -37,7 +37,7 @@ from pipeline.display import (
     words,
 )
 from pipeline.gates import override
-from pipeline.recall_view import in_words
+from pipeline.recall_view import guard_in_words, in_words
 from pipeline.svg import Panel, sheet
 from storage.schema import FATES_IN_ORDER
 
@@ -88,6 +88,7 @@ def snapshot_card(
             _rules(manifest["summary"].get("rules", []), rejects),
             _redacted(manifest["summary"]),
             _recall(manifest["summary"]),
+            plain(guard_in_words(manifest["summary"].get("near_duplicates", {}))),
             "## What changed in the recipe" if recipe_changes else "",
             _changes(recipe_changes),
             "## Lineage",

@@ -215,6 +215,9 @@ def _show(console: "Console", out: str, work: FileDedup, result: FileDedupResult
         f"  {number(result.exact)} exact, {number(result.near_duplicate)} near-duplicate, "
         f"{number(result.contained)} contained in another",
     ]
+    if work.config.template_share is not None:
+        pairs = plural(result.kept_apart, "pair")
+        lines.append(f"  {pairs} alike by a template alone and kept apart")
     if work.against is not None:
         lines.append(
             f"  {number(result.in_snapshot)} of them removed for a document of {work.against.ref}"

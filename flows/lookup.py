@@ -9,7 +9,7 @@ from flows.output import Output
 from flows.runs import is_run, newest_run, run_in_folder
 from flows.tables import domains_table, funnel_table, gates_table, rules_table, totals
 from pipeline.display import moment, size, visible
-from pipeline.recall_view import in_words
+from pipeline.recall_view import guard_in_words, in_words
 from storage.catalog import list_corpora, read_manifest, resolve, versions
 from storage.errors import ConfigError, InputError, NotFoundError
 from storage.lake import Lake
@@ -125,10 +125,14 @@ def _show(console: "Console", manifest: Manifest) -> None:
         if table.row_count:
             console.print()
             console.print(table)
-    planted = in_words(manifest.summary.get("recall", {}))
-    if planted:
-        console.print()
-        console.print(planted, soft_wrap=True)
+    summary = manifest.summary
+    for told in (
+        in_words(summary.get("recall", {})),
+        guard_in_words(summary.get("near_duplicates", {})),
+    ):
+        if told:
+            console.print()
+            console.print(visible(told), soft_wrap=True)
     for note in manifest.summary.get("notes", []):
         console.print(f"note: {note}", soft_wrap=True)
 

@@ -77,9 +77,11 @@ def find_near_duplicates(
     sources: Sequence[str],
     executor: Executor,
     progress: Progress,
+    *,
+    finds_templates: bool = True,
 ) -> dict[str, int]:
     """Stage 5: near-duplicates among the new documents and against the published ones, and how many are found."""
-    tasks = [("all", (parent, config, tuple(sources), executor))]
+    tasks = [("all", (parent, config, tuple(sources), executor, finds_templates))]
     records = run_tasks(workspace, "near", tasks, _near_task, Executor(), progress, "steps")
     return {key: records[0][key] for key in ("documents", "duplicate", "edges")}
 
@@ -165,9 +167,9 @@ def _sign_part(
 def _near_task(
     workspace: Workspace,
     _name: str,
-    argument: tuple[Snapshot | None, DedupConfig, tuple[str, ...], Executor],
+    argument: tuple[Snapshot | None, DedupConfig, tuple[str, ...], Executor, bool],
 ) -> dict[str, Any]:
-    parent, config, sources, executor = argument
+    parent, config, sources, executor, finds_templates = argument
     documents = [workspace.read_table(record["name"]) for record in workspace.records("filter")]
     signatures = [workspace.read_table(record["name"]) for record in workspace.records("sign")]
     new = NewDocuments(documents=documents, signatures=signatures, sources=sources)
@@ -183,6 +185,7 @@ def _near_task(
     with workspace.scratch("near") as folder:
         options["folder"] = folder
         if parent is None or published is None or config.policy == "append":
+            options["finds_templates"] = finds_templates
             found = near_duplicates(new, published, config, **options)
         else:
             rebuilt = rebuild(new, published, partial(duplicates_of, parent), config, **options)
@@ -192,6 +195,7 @@ def _near_task(
     workspace.write_table("near/edges", found.edges)
     workspace.write_table("near/removed", found.removed)
     workspace.write_table("near/inherits", found.inherits)
+    workspace.write_table("near/templates", found.templates)
     count = sum(len(table) for table in documents)
     removed = found.removed["id"].combine_chunks()
     again_removed = sum(pc.sum(pc.is_in(table["id"], removed)).as_py() or 0 for table in again)
@@ -200,6 +204,7 @@ def _near_task(
         "duplicate": len(found.removed) - again_removed,
         "edges": len(found.edges),
         "pairs": found.num_pairs,
+        "templated": found.num_templated,
         "again": len(again),
         "recall": measure(planted, found, [*documents, *again], config),
     }

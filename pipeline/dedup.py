@@ -4,7 +4,8 @@ The kept set is the lexicographically-first maximal independent set of the verif
 documents first, then the longest (in shingles), the recipe's order of sources, content hash, id. So every removed
 document names a kept one that it duplicates, nothing is removed through a chain, and the order of input, batches and
 shards does not matter. No two kept ones are duplicates, as far as they share a band, and a bucket of thousands that are
-all but alike has been compared (`similarity.py` says how far). With the policy "rebuild" (`rebuild.py`) published
+all but alike has been compared (`similarity.py` says how far). With `template_share`, two documents are no duplicates
+either that only their sites' templates make alike (`templates.py`). With the policy "rebuild" (`rebuild.py`) published
 documents have no precedence, and so it does not matter either what came in which build.
 """
 
@@ -46,8 +47,9 @@ from pipeline.similarity import (
     settle_slice,
 )
 from pipeline.stage import Progress, no_progress
+from pipeline.templates import find_templates, shingles_of
 from storage.errors import ConfigError
-from storage.schema import DOCUMENTS, EDGES
+from storage.schema import DOCUMENTS, EDGES, TEMPLATES
 
 Policy = Literal["append", "rebuild"]
 
@@ -78,6 +80,10 @@ class DedupConfig:
     policy: Policy = "append"
     """"append": what is published stays, a new document never displaces an old one. "rebuild": what is kept is what one
     build of everything would keep, so a new document may displace published ones, and others come back for them."""
+    template_share: float | None = None
+    """Share of a source's documents, in (0, 1), from which on a shingle counts as part of its template (50 documents at
+    least). Two documents must be alike beside their templates, too, where they have a sentence or two there. Off if left
+    out; for pages that are mostly navigation or licence, 0.05. Only with the policy "append": templates change."""
 
     def __post_init__(self) -> None:
         for name in ("threshold", "containment"):
@@ -92,6 +98,7 @@ class DedupConfig:
             raise ConfigError(f"dedup.hash: expected mix or sha1, got {self.hash!r}")
         if self.policy not in get_args(Policy):
             raise ConfigError(f"dedup.policy: expected append or rebuild, got {self.policy!r}")
+        self._check_template_share()
         if self.policy == "rebuild" and not self.enabled:
             raise ConfigError(
                 'dedup.policy: expected "append" where dedup.enabled is false, got "rebuild"; '
@@ -101,6 +108,23 @@ class DedupConfig:
             raise ConfigError(
                 f"dedup.bands x dedup.rows: expected at most {NUM_PERM} (values of a signature), "
                 f"got {self.bands} x {self.rows} = {self.bands * self.rows}; lower one of them"
+            )
+
+    def _check_template_share(self) -> None:
+        share = self.template_share
+        if share is None:
+            return
+        if not 0 < share < 1:
+            raise ConfigError(f"dedup.template_share: expected a number in (0, 1), got {share}")
+        if self.policy == "rebuild":
+            raise ConfigError(
+                f'dedup.template_share: expected none with dedup.policy = "rebuild", got {share}; what is a template '
+                "depends on what came together with it, and what is kept must not: leave out one of the two"
+            )
+        if not self.enabled:
+            raise ConfigError(
+                f"dedup.template_share: expected none where dedup.enabled is false, got {share}; without near-duplicates "
+                "there is nothing to guard"
             )
 
 
@@ -132,6 +156,10 @@ class NearDuplicates:
     """REMOVED: the probes that would go, and for which kept document."""
     num_pairs: int
     """Pairs of documents that were compared."""
+    num_templated: int
+    """Those of them that only their templates make alike, and that are no edges therefore."""
+    templates: pa.Table
+    """TEMPLATES: those that are published, and those found; none with the guard off."""
 
 
 REMOVED = pa.schema(
@@ -196,18 +224,21 @@ def near_duplicates(
     probes: NewDocuments | None = None,
     folder: Path | None = None,
     executor: Executor | None = None,
+    finds_templates: bool = True,
 ) -> NearDuplicates:
     """Decide which new documents go because they nearly equal, or lie within, one that stays.
 
     Candidates share a band (or, among new documents, their content hash; with the policy "rebuild" among all). A candidate pair is a duplicate if the exact
     Jaccard similarity of its shingle sets reaches `threshold`; or if `containment` of the shorter one's n-grams lie in
-    the longer one, and then only the shorter may go. `probes` come after all others, and are only compared with what is
+    the longer one, and then only the shorter may go; with `template_share`, if what is beside their templates is alike,
+    too (`templates.py`: those that are published and, if `finds_templates`, those of the new ones). `probes` come after all others, and are only compared with what is
     kept. Files of the work, the texts for other processes among them, lie in a folder inside `folder` and go at the end.
 
     `O(n log n)` plus at most MAX_CANDIDATES verifications a document. Holds some 100 bytes a document beside the tables,
     200 in files that are memory-mapped, and the shingles of SLICE_BYTES of text, or of one cluster.
     """
     groups = [new] if probes is None else [new, probes]
+    templates = _templates(new, published, config, finds_templates)
     if not config.enabled or not any(map(len, new.documents)):
         nothing = REMOVED.empty_table()
         return NearDuplicates(
@@ -217,11 +248,13 @@ def near_duplicates(
             inherits=INHERITS.empty_table(),
             probes=nothing,
             num_pairs=0,
+            num_templated=0,
+            templates=templates,
         )
     executor = executor or Executor()
     with TemporaryDirectory(prefix="near-", dir=folder) as name:
         scratch = Path(name)
-        corpus = _gather(groups, published, config, scratch)
+        corpus = _gather(groups, published, templates, config, scratch)
         total, done = len(corpus.clusters.nodes), 0
         progress("near_duplicates", done, total, "documents")
         found = []
@@ -231,6 +264,17 @@ def near_duplicates(
             progress("near_duplicates", done, total, "documents")
         found.sort(key=lambda item: item[0])  # processes end in any order
         return _results(corpus, Edges.concat([edges for _, edges in found]))
+
+
+def _templates(
+    new: NewDocuments, published: Published | None, config: DedupConfig, finds: bool
+) -> pa.Table:
+    """What counts as a template: nothing with the guard off."""
+    if config.template_share is None:
+        return TEMPLATES.empty_table()
+    stored = published.templates() if published is not None else TEMPLATES.empty_table()
+    documents = new.documents if finds else ()
+    return find_templates(documents, stored, config.template_share, config.ngram)
 
 
 def _settle(
@@ -274,6 +318,7 @@ class _Corpus:
     meetings: Meetings
     """Of the published documents; ascending by `rows`."""
     clusters: Clusters
+    templates: pa.Table
 
     @property
     def first_probe(self) -> int:
@@ -289,10 +334,11 @@ class _Corpus:
         sizes = np.cumsum(stops - begins)[ends[1:] - 1]
         numbers = sizes // SLICE_BYTES  # of the slice in which a cluster ends
         cuts = np.flatnonzero(np.append(numbers[1:] != numbers[:-1], True))
+        templates = shingles_of(self.templates)
         for begin, end in pairwise([0, *ends[cuts + 1].tolist()]):
-            yield begin, self._slice(begin, end)
+            yield begin, self._slice(begin, end, templates)
 
-    def _slice(self, begin: int, end: int) -> Slice:
+    def _slice(self, begin: int, end: int, templates: Hashes) -> Slice:
         """Everything about a stretch of `clusters.nodes`."""
         nodes = self.clusters.nodes[begin:end]
         ends = self.clusters.ends
@@ -312,6 +358,7 @@ class _Corpus:
             key_ends=key_ends,
             clusters=ends[np.searchsorted(ends, begin) : np.searchsorted(ends, end) + 1] - begin,
             roles=roles,
+            templates=templates,
         )
 
     def _keys_of(self, nodes: Rows) -> tuple[Hashes, Rows]:
@@ -338,7 +385,11 @@ class _Corpus:
 
 
 def _gather(
-    groups: Sequence[NewDocuments], published: Published | None, config: DedupConfig, scratch: Path
+    groups: Sequence[NewDocuments],
+    published: Published | None,
+    templates: pa.Table,
+    config: DedupConfig,
+    scratch: Path,
 ) -> _Corpus:
     """Number the documents and find the clusters."""
     orders, places = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
@@ -382,6 +433,7 @@ def _gather(
         keys=keys,
         meetings=meetings,
         clusters=find_clusters(keys, meetings, numbers),
+        templates=templates,
     )
     if is_fixed or published is None or not len(numbers):
         return corpus
@@ -479,6 +531,8 @@ def _results(corpus: _Corpus, edges: Edges) -> NearDuplicates:
         ).sort_by("id"),
         probes=_removed(corpus, edges.filter(edges.decides & is_probe)),
         num_pairs=edges.num_pairs,
+        num_templated=edges.num_templated,
+        templates=corpus.templates,
     )
 
 

@@ -78,6 +78,8 @@ class FileDedupResult:
     """Removed by Jaccard similarity."""
     contained: int
     """Removed because they lie in a longer one."""
+    kept_apart: int
+    """Pairs that only their templates make alike (`dedup.template_share`)."""
     in_snapshot: int
     """Of the removed ones, those whose duplicate is a document of the snapshot."""
     rejected: int
@@ -156,6 +158,7 @@ def dedup_files(
         exact=rules["exact"],
         near_duplicate=rules["near_duplicate"],
         contained=rules["contained"],
+        kept_apart=near.num_templated,
         in_snapshot=pc.sum(pairs["in_snapshot"]).as_py() or 0,
         rejected=num_rejected,
         blank=sum(rows.counts) - num_documents - num_rejected,

@@ -122,7 +122,10 @@ def forget(
     alone("tombstones", _tombstones_task)
     stays = _what_stays(plan)
     curate.sign_all(workspace, config, executor, progress)
-    curate.find_near_duplicates(workspace, stays, config, sources, executor, progress)
+    # What a source's template is, few of its documents cannot tell: the corpus has it.
+    curate.find_near_duplicates(
+        workspace, stays, config, sources, executor, progress, finds_templates=False
+    )
     alone("split", _split_task)
     publish.make_tokenizer(workspace, parent, TokenizerConfig(), progress)
     publish.write_shards(workspace, version, executor, progress)

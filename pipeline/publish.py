@@ -25,6 +25,7 @@ from pipeline.mixture import MixConfig
 from pipeline.runs import next_runs
 from pipeline.shards import SplitConfig, assign_splits, encode_shard
 from pipeline.stage import Progress, Workspace, run_tasks, total_counts
+from pipeline.templates import stored_templates
 from pipeline.tokenizer import TokenizerConfig, train_tokenizer
 from storage.errors import InputError
 from storage.schema import DOCUMENTS, DUPLICATES, FATES, REJECTS
@@ -333,6 +334,11 @@ def _fates_task(
     shards.append(write_shard(lake, f"{data}/edges-00000.arrow", edges, version=version))
     runs, replaced = write_runs(workspace, parent, version, config)
     shards += runs
+    templates = workspace.read_table("near/templates")
+    if not templates.equals(stored_templates(parent)) and config.template_share is not None:
+        path = f"{data}/templates-00000.arrow"
+        shards.append(write_shard(lake, path, templates, version=version))
+        replaced += [shard.path for shard in parent.shards("templates")] if parent else []
     gone, counts = {}, {}
     if parent is not None and len(again):
         changes = ledger.change(parent.fates(), again["id"].combine_chunks(), near)
@@ -363,7 +369,19 @@ def _fates_task(
             "jaccard_twentieths": histogram(
                 [min(int(value * 20), 19) for value in similarities], 20
             ),
+            **_guarded(workspace, templates, config),
         },
+    }
+
+
+def _guarded(workspace: Workspace, templates: pa.Table, config: DedupConfig) -> dict[str, Any]:
+    """What the guard against templates did: their shingles by source, and pairs that it kept apart; {} if it is off."""
+    if config.template_share is None:
+        return {}
+    counts = Counter(templates["source"].to_pylist())
+    return {
+        "templates": dict(sorted(counts.items())),
+        "kept_apart": workspace.records("near")[0]["templated"],
     }
 
 

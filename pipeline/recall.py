@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 
 from pipeline.canaries import Planted, draw
 from pipeline.dedup import DedupConfig, NearDuplicates
-from pipeline.minhash import shingle_texts
+from pipeline.minhash import Hashes, shingle_texts
 from pipeline.recall_view import found_probability
+from pipeline.templates import alike_beside, columns_of, shingles_of
 
 MAX_PAIRS = 1000
 """Random pairs of kept documents, and as many of similar length; each at most one for each forty documents."""
@@ -31,8 +32,8 @@ def measure(
 
     A canary's similarity is that with its original or, where the original was removed, with the document that stays in
     its place; canaries of which that one was published earlier are left out. It is found if the engine would remove it
-    in favour of any kept document; wrongly, if those two, compared again by their texts, are no duplicates. `documents`
-    are the new ones, those removed included. Returns plain numbers; {} if near-duplicates are not looked for.
+    in favour of any kept document; wrongly, if those two, compared again by their texts, are no duplicates: with the
+    guard against templates on, those that it keeps apart are none, and counted as such. `documents` are the new ones, those removed included. Returns plain numbers; {} if near-duplicates are not looked for.
     """
     if not config.enabled:
         return {}
@@ -47,7 +48,8 @@ def measure(
     pairs = {(row["id"], row[name]) for row in rows for name in ("kept", "found")}
     known = sorted(pair for pair in pairs if pair[1] in texts)
     overlaps = _overlaps(texts, known, config.ngram)
-    alike = _are_duplicates(texts, overlaps, config)
+    templates = shingles_of(found.templates)
+    alike = _are_duplicates(texts, overlaps, config, templates)
     judged = [
         _Canary(
             jaccard=overlaps[row["id"], row["kept"]].jaccard,
@@ -62,7 +64,7 @@ def measure(
         **{key: getattr(config, key) for key in ("threshold", "bands", "rows")},
         **_planted_figures(judged, config),
         "left_out": len(rows) - len(judged),
-        "random_pairs": _random_pairs(documents, found.removed, config),
+        "random_pairs": _random_pairs(documents, found.removed, config, templates),
     }
 
 
@@ -94,9 +96,13 @@ def _planted_figures(canaries: Sequence[_Canary], config: DedupConfig) -> dict[s
             "expected": round(math.fsum(expected) / len(some), 4) if some else None,
         }
 
-    alike = [canary for canary in canaries if canary.jaccard >= config.threshold]
-    contained = [c for c in canaries if c.is_duplicate and c.jaccard < config.threshold]
-    others = [canary for canary in canaries if not canary.is_duplicate]
+    duplicates = [canary for canary in canaries if canary.is_duplicate]
+    alike = [canary for canary in duplicates if canary.jaccard >= config.threshold]
+    contained = [canary for canary in duplicates if canary.jaccard < config.threshold]
+    apart, others = (
+        [c for c in canaries if not c.is_duplicate and (c.jaccard >= config.threshold) == is_alike]
+        for is_alike in (True, False)
+    )
     sure = [canary for canary in alike if probability(canary) >= SURE]
     bins: dict[int, list[_Canary]] = defaultdict(list)
     last = math.ceil(round(1 / _BIN, 6)) - 1
@@ -120,6 +126,7 @@ def _planted_figures(canaries: Sequence[_Canary], config: DedupConfig) -> dict[s
             "found": sum(canary.is_found for canary in others),
             "wrongly_found": sum(canary.is_wrong for canary in others),
         },
+        **({"kept_apart": {key: counts(apart)[key] for key in _COUNTS}} if apart else {}),
         "sure": {key: counts(sure)[key] for key in _COUNTS},
         "precision": round(1 - wrong / hits, 6) if hits else None,
     }
@@ -144,12 +151,15 @@ def _are_duplicates(
     texts: Mapping[str, tuple[str, str]],
     pairs: Mapping[tuple[str, str], _Overlap],
     config: DedupConfig,
+    templates: Hashes,
 ) -> set[tuple[str, str]]:
     """The pairs alike by Jaccard, or whose first, no longer than the second, lies nearly wholly in the second."""
-    found = {pair for pair, overlap in pairs.items() if overlap.jaccard >= config.threshold}
+    near = [pair for pair, overlap in pairs.items() if overlap.jaccard >= config.threshold]
+    found = alike_beside(templates, texts, near, config)
     shorter = [p for p, overlap in pairs.items() if p not in found and overlap.first_is_shorter]
     grams = _overlaps(texts, shorter, config.containment_ngram)
-    return found | {pair for pair in shorter if grams[pair].held >= config.containment}
+    held = [pair for pair in shorter if grams[pair].held >= config.containment]
+    return found | alike_beside(templates, texts, held, config, is_held=True)
 
 
 def _overlaps(
@@ -159,10 +169,9 @@ def _overlaps(
     found: dict[tuple[str, str], _Overlap] = {}
     for start in range(0, len(pairs), 256):
         some = pairs[start : start + 256]
-        names = sorted({name for pair in some for name in pair})
-        columns = [pa.array([texts[name][i] for name in names], pa.string()) for i in (0, 1)]
-        shingles, ends = shingle_texts(*columns, ngram=ngram)
-        sets = {name: shingles[ends[i] : ends[i + 1]] for i, name in enumerate(names)}
+        places, (bodies, domains) = columns_of(texts, some)
+        shingles, ends = shingle_texts(bodies, domains, ngram=ngram)
+        sets = {name: shingles[ends[i] : ends[i + 1]] for name, i in places.items()}
         for one, other in some:
             a, b = sets[one], sets[other]
             common = len(np.intersect1d(a, b, assume_unique=True))
@@ -175,7 +184,7 @@ def _overlaps(
 
 
 def _random_pairs(
-    documents: Sequence[pa.Table], removed: pa.Table, config: DedupConfig
+    documents: Sequence[pa.Table], removed: pa.Table, config: DedupConfig, templates: Hashes
 ) -> dict[str, Any]:
     """Compare kept documents drawn at random two by two, and as many again with the one next in length."""
     limits = {"least": 64, "one_in": 20, "most": 2 * MAX_PAIRS}
@@ -188,8 +197,14 @@ def _random_pairs(
         for one, other in zip(rows[::2], rows[1::2], strict=False)
     ]
     texts = {row["id"]: (row["text"], row["domain"]) for row in (*at_random, *by_length)}
-    similarities = [overlap.jaccard for overlap in _overlaps(texts, pairs, config.ngram).values()]
-    missed = sum(similarity >= config.threshold for similarity in similarities)
+    overlaps = _overlaps(texts, pairs, config.ngram)
+    similarities = [overlap.jaccard for overlap in overlaps.values()]
+    alike = [
+        pair if overlap.first_is_shorter else (pair[1], pair[0])
+        for pair, overlap in overlaps.items()
+        if overlap.jaccard >= config.threshold
+    ]
+    missed = len(alike_beside(templates, texts, alike, config))
     return {
         "pairs": len(pairs),
         "of_similar_length": len(by_length) // 2,

@@ -28,10 +28,26 @@ def in_words(recall: Mapping[str, Any]) -> str:
     if below["planted"]:
         wrong = f"{below['wrongly_found']:,}" if below["wrongly_found"] else "none"
         text += f"; taken for one though less alike: {wrong} of {below['planted']:,}"
+    if apart := recall.get("kept_apart"):
+        text += f"; alike by the template of their site alone, and kept apart: {apart['planted'] - apart['found']:,}"
     if pairs["pairs"]:
         missed = f"{pairs['missed']:,}" if pairs["missed"] else "none"
         text += f"; duplicates among {pairs['pairs']:,} random pairs of what was kept: {missed}"
     return f"{text}."
+
+
+def guard_in_words(near_duplicates: Mapping[str, Any]) -> str:
+    """What the guard against templates did, in a sentence; empty where it is off."""
+    if "templates" not in near_duplicates:
+        return ""
+    counts, apart = near_duplicates["templates"], near_duplicates["kept_apart"]
+    if not counts:
+        return "Templates of sites: none found."
+    largest = sorted(counts, key=lambda source: (-counts[source], source))[:3]
+    shown = ", ".join(f"{source} {counts[source]:,}" for source in largest)
+    more = f" and {len(counts) - 3:,} more" if len(counts) > 3 else ""
+    pairs = "1 pair was" if apart == 1 else f"{apart:,} pairs were"
+    return f"Templates of sites, in shingles: {shown}{more}; {pairs} alike by them alone and kept apart."
 
 
 def recall_picture(recall: Mapping[str, Any]) -> Picture:

@@ -18,7 +18,7 @@ from pipeline import charts, display
 from pipeline.charts import FATES
 from pipeline.display import binary_size, fixed, number, percent, plural, short, size, words
 from pipeline.ledger import REJECT_CHARACTERS
-from pipeline.recall_view import in_words, recall_picture
+from pipeline.recall_view import guard_in_words, in_words, recall_picture
 from pipeline.run_view import MAX_PANELS, SAMPLE_CHARACTERS, Row, run_view
 
 SAMPLES_A_RULE = 3
@@ -68,6 +68,7 @@ def render_report(
         "duplicates": _pairs(duplicates),
         "similarity": _similarity(summary),
         "recall": _recall(summary),
+        "guard": guard_in_words(summary["near_duplicates"]),
         "lengths": _lengths(domains),
         "toxicity": _toxicity(domains),
         "languages": _languages(domains),

@@ -24,8 +24,9 @@ from pipeline.minhash import (
     check_signatures,
     read_signatures,
 )
+from pipeline.templates import stored_templates
 from storage.errors import GristmillError
-from storage.schema import BAND_KEYS, DOCUMENTS, TEXT_KEYS
+from storage.schema import BAND_KEYS, DOCUMENTS, TEMPLATES, TEXT_KEYS
 from storage.shard import Shard
 from storage.snapshot import Snapshot
 
@@ -64,6 +65,8 @@ class Published:
     """Distinct shingles of those with the given numbers, which ascend."""
     copies: Callable[[Hashes], tuple[Rows, Rows]]
     """Those with one of some distinct content hashes, shape (m, 2): their numbers, and the index of the hash of each."""
+    templates: Callable[[], pa.Table] = TEMPLATES.empty_table
+    """The TEMPLATES stored with them."""
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> "Published":
@@ -73,6 +76,7 @@ class Published:
             documents=lambda rows: take_documents(snapshot, rows),
             num_shingles=lambda rows: take_num_shingles(snapshot, rows),
             copies=lambda hashes: find_copies(snapshot, hashes),
+            templates=lambda: stored_templates(snapshot),
         )
 
     @classmethod

@@ -13,6 +13,7 @@ from pipeline import ledger
 from pipeline.dedup import DedupConfig
 from pipeline.minhash import Hashes, shingle_texts
 from pipeline.normalize import content_hash
+from pipeline.templates import alike_beside, shingles_of, stored_templates
 from storage.errors import ConfigError, NotFoundError
 from storage.schema import DOCUMENTS, FATES
 from storage.snapshot import Snapshot
@@ -109,7 +110,8 @@ def select(snapshot: Snapshot, request: Request) -> Selection:
         asked |= found
     if request.like is not None:
         config = DedupConfig(**snapshot.manifest.recipe["dedup"])
-        asked |= find_alike(_texts(snapshot), request.like, config)
+        templates = shingles_of(stored_templates(snapshot if config.template_share else None))
+        asked |= find_alike(_texts(snapshot), request.like, config, templates)
     return _with_same_texts(fates, stored, asked)
 
 
@@ -169,16 +171,19 @@ def _texts(snapshot: Snapshot) -> Iterator[pa.Table]:
 _ROWS_AT_ONCE = 1024
 
 
-def find_alike(tables: Iterable[pa.Table], text: str, config: DedupConfig) -> set[str]:
+def find_alike(
+    tables: Iterable[pa.Table], text: str, config: DedupConfig, templates: Hashes
+) -> set[str]:
     """Ids of the documents that nearly equal `text`, lie within it or hold it, by the thresholds of the recipe.
 
     Exact, not by signatures: the Jaccard similarity of shingle sets reaches `threshold`, or `containment` of the
-    n-grams of the shorter lie in the longer, or the white-space-normalised texts are equal. One pass over the texts.
+    n-grams of the shorter lie in the longer, or the white-space-normalised texts are equal; beside `templates`, too. One pass
+    over the texts.
     """
-    return {id_ for table in tables for id_ in _alike(table, text, config)}
+    return {id_ for table in tables for id_ in _alike(table, text, config, templates)}
 
 
-def _alike(table: pa.Table, text: str, config: DedupConfig) -> Iterator[str]:
+def _alike(table: pa.Table, text: str, config: DedupConfig, templates: Hashes) -> Iterator[str]:
     same = content_hash(pa.array([text]))[0]
     for domain in pc.unique(table["domain"]).to_pylist():
         # Each domain shingles in its own way, so the text is shingled as if it belonged to it.
@@ -195,7 +200,16 @@ def _alike(table: pa.Table, text: str, config: DedupConfig) -> Iterator[str]:
                 jaccard = common / max(len(its) + len(probe) - common, 1)
                 shorter = len(its_grams if len(its) <= len(probe) else grams)
                 contained = _num_common(its_grams, grams) / max(shorter, 1)
-                if is_same[i] or jaccard >= config.threshold or contained >= config.containment:
+                is_near, is_held = jaccard >= config.threshold, contained >= config.containment
+                if len(templates) and (is_near or is_held):
+                    texts = {id_: (batch["text"][i].as_py(), domain), "": (text, domain)}
+                    pair = (id_, "") if len(its) <= len(probe) else ("", id_)
+                    near, held = (
+                        alike_beside(templates, texts, [pair] * is_alike, config, is_held=by_share)
+                        for by_share, is_alike in ((False, is_near), (True, is_held))
+                    )
+                    is_near, is_held = bool(near), bool(held)
+                if is_same[i] or is_near or is_held:
                     yield id_
 
 

@@ -14,6 +14,7 @@ from pipeline import kernels
 from pipeline.characters import character_tables
 from pipeline.minhash import Hashes, is_code, multiplier
 from pipeline.runs import Rows
+from pipeline.templates import LEAST_OWN
 
 if TYPE_CHECKING:  # dedup holds the config and settles clusters here
     from pipeline.dedup import DedupConfig
@@ -30,6 +31,8 @@ MAX_CANDIDATES = 256
 """Pairs verified for one document at most, at about a microsecond each; of more, those that share the most bands."""
 MAX_EDGES = 16
 """Verified pairs that are recorded of one document at most, the one among them by which it goes."""
+OWN_KEYS = 16
+"""Keys that a page has of what is not its site's template."""
 SLICE_BYTES = 16 << 20
 """Text that is compared at a time, or one cluster."""
 
@@ -53,6 +56,8 @@ class Slice:
     """Where each cluster begins, and the end."""
     roles: NDArray[np.uint8]
     """PUBLISHED, NEW or PROBE, see above."""
+    templates: Hashes
+    """Shingles by which alone two documents are not alike, see `templates.py`; none with the guard off."""
 
     def save(self, file: Path) -> None:
         """Write it for another process, the texts end to end."""
@@ -86,6 +91,8 @@ class Edges:
     """Documents that were compared with others."""
     num_pairs: int
     """Pairs that were compared."""
+    num_templated: int
+    """Those of them that only their templates make alike, and that are no edges therefore."""
 
     def of(self, nodes: Rows) -> "Edges":
         """The same edges between nodes[i] instead of i."""
@@ -94,7 +101,7 @@ class Edges:
     def filter(self, chosen: NDArray[Any]) -> "Edges":
         """Those of a mask, or with these numbers."""
         columns = [getattr(self, name)[chosen] for name in _COLUMNS]
-        return Edges(*columns, num_nodes=self.num_nodes, num_pairs=self.num_pairs)
+        return Edges(*columns, **{name: getattr(self, name) for name in _COUNTS})
 
     @classmethod
     def concat(cls, parts: "Sequence[Edges]") -> "Edges":
@@ -103,10 +110,8 @@ class Edges:
             np.concatenate([np.empty(0, kind), *(getattr(part, name) for part in parts)])
             for name, kind in _COLUMNS.items()
         ]
-        num_nodes, num_pairs = (
-            sum(getattr(part, name) for part in parts) for name in ("num_nodes", "num_pairs")
-        )
-        return cls(*columns, num_nodes=num_nodes, num_pairs=num_pairs)
+        counts = {name: sum(getattr(part, name) for part in parts) for name in _COUNTS}
+        return cls(*columns, **counts)
 
 
 _COLUMNS = {
@@ -117,6 +122,7 @@ _COLUMNS = {
     "rules": np.uint8,
     "decides": np.bool_,
 }
+_COUNTS = ("num_nodes", "num_pairs", "num_templated")
 
 
 def settle_slice(part: Slice, config: "DedupConfig") -> Edges:
@@ -124,12 +130,14 @@ def settle_slice(part: Slice, config: "DedupConfig") -> Edges:
     size = len(part.roles) * MAX_EDGES
     pairs, similarities = np.empty((size, 2), np.int64), np.empty((size, 2), np.float64)
     rules, best = np.empty(size, np.uint8), np.empty(len(part.roles), np.int64)
-    count, num_pairs = kernels.settle(
+    part = _with_own_keys(part, config) if len(part.templates) else part
+    count, num_pairs, num_templated = kernels.settle(
         *(part.data, part.begins, part.ends, part.is_code),
         (config.ngram, config.containment_ngram),
         *(character_tables(), multiplier(), part.content, part.keys, part.key_ends, part.clusters),
         *(part.roles, (config.threshold, config.containment)),
         (MAX_MEMBERS, MAX_CANDIDATES, MAX_EDGES),
+        *(part.templates, LEAST_OWN),
         *(pairs, similarities, rules, best),
     )
     decides = np.zeros(count, np.bool_)
@@ -138,7 +146,28 @@ def settle_slice(part: Slice, config: "DedupConfig") -> Edges:
     first, second = pairs[:count].T.copy()
     jaccard, containment = similarities[:count].T.copy()
     columns = [first, second, jaccard, containment, rules[:count].copy(), decides]
-    return Edges(*columns, num_nodes=len(part.roles), num_pairs=num_pairs)
+    counts = {"num_pairs": num_pairs, "num_templated": num_templated}
+    return Edges(*columns, num_nodes=len(part.roles), **counts)
+
+
+def _with_own_keys(part: Slice, config: "DedupConfig") -> Slice:
+    """Give pages the lowest of their own shingles as further keys.
+
+    Of thousands in one frame, most buckets are of the frame alone, and hold MAX_MEMBERS others. Two documents alike by
+    0.7 beside it share one of OWN_KEYS keys at least, but for one pair in 10^8 (0.3^16).
+    """
+    keys = np.empty((len(part.roles), OWN_KEYS), np.uint64)
+    counts = np.empty(len(part.roles), np.int64)
+    kernels.own_keys(
+        *(part.data, part.begins, part.ends, part.is_code, config.ngram, part.templates),
+        *(character_tables(), multiplier(), LEAST_OWN, keys, counts),
+    )
+    own = keys[np.arange(OWN_KEYS) < counts[:, None]]
+    return replace(
+        part,
+        keys=np.insert(part.keys, np.repeat(part.key_ends[1:], counts), own),
+        key_ends=part.key_ends + np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]),
+    )
 
 
 @dataclass(frozen=True)

@@ -185,6 +185,19 @@ EDGES = _schema(
     ],
 )
 
+TEMPLATES = _schema(
+    "templates",
+    [
+        _field(
+            "source",
+            pa.string(),
+            "name of the recipe's source; rows are sorted by it, then by the other",
+        ),
+        _field("shingle", pa.uint64(), "hash of a shingle that many of its documents have"),
+    ],
+)
+"""What a site puts around its pages (`pipeline/templates.py`); the newest shard alone says all."""
+
 
 def tokens_schema(vocab_size: int) -> pa.Schema:
     """Schema of a token shard; 16 bits a token as long as the vocabulary allows."""
@@ -215,6 +228,7 @@ SCHEMAS = {
     "band_keys": BAND_KEYS,
     "text_keys": TEXT_KEYS,
     "edges": EDGES,
+    "templates": TEMPLATES,
 }
 """Schema of each kind of shard; of token shards `tokens_schema` gives it."""
 

@@ -31,7 +31,7 @@ class Shard:
     """What a manifest says of one shard."""
 
     kind: str
-    """documents, fates, rejects, signatures, band_keys, text_keys, edges or tokens."""
+    """documents, fates, rejects, signatures, band_keys, text_keys, edges, templates or tokens."""
     path: str
     """File, relative to the lake."""
     rows: int

@@ -16,6 +16,7 @@ _MODULES = {
     "folding": ["fold_texts"],
     "sha1": ["sha1_starts"],
     "clusters": ["link_equal", "link_pairs", "find_roots", "copy_texts"],
+    "owning": ["own_texts", "own_keys"],
     "settling": ["settle"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -19,7 +19,7 @@ Slow ones get a smaller corpus of the same make. Printed are, for each tool:
   beyond    highest resident memory less what was resident (texts, imports) before
 
 then, on demand, how time grows with the corpus, what one per cent of new documents costs in a lake, the command from
-file to file, and how long a first and a later start take.
+file to file, how long a first and a later start take, and what the guard against templates does for a site's pages.
 """
 
 import argparse
@@ -42,6 +42,8 @@ from dedup_tools import TOOLS
 from dedup_truth import Corpus, Quality, check_claims, judge
 from dedup_whole import ONE_CORE, command, increment, start_up
 from near_duplicate_corpus import PLANTED
+from templated_site import compare_guard
+from text_pools import read_pools
 
 BINS = ((0.9, 1.01), (0.8, 0.9), (0.7, 0.8), (0.6, 0.7), (0.5, 0.6), (0.3, 0.5))
 
@@ -268,6 +270,13 @@ def parse() -> argparse.Namespace:
         help="1 %% new ones in a lake of these",
     )
     parser.add_argument("--whole", action="store_true", help="the command, and starting")
+    parser.add_argument(
+        "--templates",
+        type=int,
+        default=0,
+        metavar="PAGES",
+        help="a site of these beside the corpus, with and without dedup.template_share",
+    )
     parser.add_argument("--plots", type=Path, help="folder for PNG files")
     options = parser.parse_args()
     if min(options.documents, options.slow_documents) < 100 or options.rounds < 1:
@@ -306,6 +315,9 @@ def main() -> None:
     if options.whole:
         command(sides[0].corpus.path)
         start_up(sides[0].corpus.path)
+    if options.templates:
+        corpus = Corpus.open(options.cache, options.documents, options.seed)
+        compare_guard(corpus.table, read_pools()[0], options.templates, 0.85)
     if options.plots:
         plot(sides, lines, options.plots)
 

@@ -72,6 +72,20 @@ def test_card_tells_of_planted_duplicates() -> None:
     assert "Found again" not in snapshot_card(made, None, [])
 
 
+def test_card_tells_of_templates() -> None:
+    """One line where the guard against them is on, whatever a source is called."""
+    made = manifest()
+    assert "Templates of sites" not in snapshot_card(made, None, [])
+    told = {"templates": {"<b>crawl</b>": 1200}, "kept_apart": 31}
+    made["summary"]["near_duplicates"] = told
+    _, shown = seen(snapshot_card(made, None, []))
+    assert (
+        "Templates of sites, in shingles: <b>crawl</b> 1,200; 31 pairs were alike by them alone and kept apart."
+    ) in shown
+    made["summary"]["near_duplicates"] = told | {"templates": {}}
+    assert "Templates of sites: none found." in seen(snapshot_card(made, None, []))[1]
+
+
 def test_first_snapshot_says_nothing_of_growth() -> None:
     """All of it is new."""
     assert "(+" not in snapshot_card(manifest(1), None, [])

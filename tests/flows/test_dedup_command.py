@@ -57,6 +57,21 @@ def test_settings_decide(rows: Path, gristmill: Callable[..., Any]) -> None:
     assert told["settings"]["threshold"] == 0.99
 
 
+def test_pages_of_one_site_stay(tmp_path: Path, gristmill: Callable[..., Any]) -> None:
+    """All rows are one source: what most of them share is no reason to remove one, if asked so."""
+    frame = " ".join(f"frame{i}" for i in range(300))
+    rows, out = tmp_path / "site.jsonl", tmp_path / "out.jsonl"
+    own = (" ".join(f"own{i}x{j}" for j in range(40)) for i in range(60))
+    rows.write_text("".join(json.dumps({"text": f"{frame} {text}"}) + "\n" for text in own))
+    told = gristmill("dedup", rows, "-o", out, "--json").json
+    assert (told["near_duplicate"], told["kept_apart"]) == (59, 0)
+    guard = ("--set", "dedup.template_share=0.05", "--force")
+    told = gristmill("dedup", rows, "-o", out, *guard, "--json").json
+    assert (told["kept"], told["kept_apart"]) == (60, 60 * 59 // 2)
+    answer = gristmill("dedup", rows, "-o", out, *guard)
+    assert "1,770 pairs alike by a template alone and kept apart" in answer.out
+
+
 def test_rejected_rows_and_ids_are_noted(rows: Path, gristmill: Callable[..., Any]) -> None:
     """What a user must know stands on stderr: rows that are not in OUT, ids that are not unique."""
     rows.write_text(

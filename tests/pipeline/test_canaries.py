@@ -33,7 +33,7 @@ from pipeline.recall_view import found_probability, in_words, recall_picture
 from pipeline.tokenizer import TokenizerConfig
 from storage.catalog import resolve
 from storage.lake import Lake
-from storage.schema import DOCUMENTS, EDGES
+from storage.schema import DOCUMENTS, EDGES, TEMPLATES
 
 CONFIG = DedupConfig()
 WORDS = tuple(f"{a}{b}{c}" for a in "bdfgklmnprst" for b in ("a", "ei", "o", "u") for c in "klmnst")
@@ -91,6 +91,8 @@ def claimed(
         inherits=INHERITS.empty_table(),
         probes=table(probes),
         num_pairs=0,
+        num_templated=0,
+        templates=TEMPLATES.empty_table(),
     )
 
 

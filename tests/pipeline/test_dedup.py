@@ -508,6 +508,13 @@ def test_exact_duplicates_are_those_of_brute_force(rows: list, generator: random
         ({"ngram": 0}, "dedup.ngram: expected 1 to 1000, got 0"),
         ({"ngram": 10**23}, "dedup.ngram: expected 1 to 1000"),
         ({"bands": 26}, "at most 128 .* got 26 x 5 = 130"),
+        ({"template_share": 0}, r"dedup.template_share: expected a number in \(0, 1\), got 0"),
+        ({"template_share": float("nan")}, r"expected a number in \(0, 1\), got nan"),
+        (
+            {"template_share": 0.1, "policy": "rebuild"},
+            'none with dedup.policy = "rebuild", got 0.1',
+        ),
+        ({"template_share": 0.1, "enabled": False}, "none where dedup.enabled is false, got 0.1"),
     ],
 )
 def test_impossible_settings_are_refused(options: dict[str, Any], message: str) -> None:

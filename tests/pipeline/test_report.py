@@ -102,7 +102,11 @@ def make_arguments(text: str = "plain words", domains: int = 1) -> Row:
                 for name in names for stage, rule, documents in removed
             ],
             "normalize": {text: 3}, "pii": {text: 4},
-            "near_duplicates": {"edges": 3, "jaccard_twentieths": [0] * 17 + [1, 0, 2]}, "recall": RECALL,
+            "near_duplicates": {
+                "edges": 3, "jaccard_twentieths": [0] * 17 + [1, 0, 2],
+                "templates": {text: 1200, "b": 3, "c": 4, "d": 5}, "kept_apart": 1,
+            },
+            "recall": RECALL,
             "tokenizer": {"vocab_size": 64, "note": text, "bytes_per_token": dict.fromkeys(names, 4.0)},
             "mix": dict.fromkeys(names, mix),
         },
@@ -157,6 +161,7 @@ def test_page_shows_all_sections_and_the_exact_sum() -> None:
     assert "2026-11-22 11:30 UTC" in text
     assert "measured 0.5, limit 0.2" in text
     assert "Found again: 49 of 52 planted near-duplicates and 7 of 8 pieces of a text; " in text
+    assert "d 5, c 4 and 1 more; 1 pair was alike by them alone and kept apart." in text
     assert "0.7 to 0.75: 9 of 12 found" in text
     assert "0.70 to 0.75" + "12" + "9" + "99.4 %" in text  # cells of a row
 
