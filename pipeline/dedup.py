@@ -10,46 +10,24 @@ documents have no precedence, and so it does not matter either what came in whic
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from pipeline.candidates import (
-    Clusters,
-    Keys,
-    Meetings,
-    find_clusters,
-    make_keys,
-    meet,
-    meet_copies,
-    rows_of_ids,
-)
 from pipeline.executor import Executor
-from pipeline.minhash import NUM_PERM, Hash, Hashes, check_signatures
-from pipeline.runs import Published, Rows, hex_words
-from pipeline.similarity import (
-    CONTAINED,
-    MAX_MEMBERS,
-    NEW,
-    PROBE,
-    PUBLISHED,
-    SLICE_BYTES,
-    Edges,
-    Slice,
-    Texts,
-    settle_slice,
-)
+from pipeline.minhash import NUM_PERM, Hash
+from pipeline.nodes import Nodes, gather
+from pipeline.runs import Published
+from pipeline.similarity import CONTAINED, Edges, Slice, settle_slice
 from pipeline.stage import Progress, no_progress
-from pipeline.templates import find_templates, shingles_of
+from pipeline.templates import find_templates
 from storage.errors import ConfigError
-from storage.schema import DOCUMENTS, EDGES, TEMPLATES
+from storage.schema import EDGES, TEMPLATES
 
 Policy = Literal["append", "rebuild"]
 
@@ -228,11 +206,12 @@ def near_duplicates(
 ) -> NearDuplicates:
     """Decide which new documents go because they nearly equal, or lie within, one that stays.
 
-    Candidates share a band (or, among new documents, their content hash; with the policy "rebuild" among all). A candidate pair is a duplicate if the exact
-    Jaccard similarity of its shingle sets reaches `threshold`; or if `containment` of the shorter one's n-grams lie in
-    the longer one, and then only the shorter may go; with `template_share`, if what is beside their templates is alike,
-    too (`templates.py`: those that are published and, if `finds_templates`, those of the new ones). `probes` come after all others, and are only compared with what is
-    kept. Files of the work, the texts for other processes among them, lie in a folder inside `folder` and go at the end.
+    Candidates share a band (or, among new documents, their content hash; with the policy "rebuild" among all). A
+    candidate pair is a duplicate if the exact Jaccard similarity of its shingle sets reaches `threshold`; or if
+    `containment` of the shorter one's n-grams lie in the longer one, and then only the shorter may go. With
+    `template_share`, what is beside their templates has to be alike, too (`templates.py`): those that are published and,
+    if `finds_templates`, those of the new ones. `probes` come after all others, and are only compared with what is kept.
+    Files of the work, the texts for other processes among them, lie in a folder inside `folder` and go at the end.
 
     `O(n log n)` plus at most MAX_CANDIDATES verifications a document. Holds some 100 bytes a document beside the tables,
     200 in files that are memory-mapped, and the shingles of SLICE_BYTES of text, or of one cluster.
@@ -254,16 +233,17 @@ def near_duplicates(
     executor = executor or Executor()
     with TemporaryDirectory(prefix="near-", dir=folder) as name:
         scratch = Path(name)
-        corpus = _gather(groups, published, templates, config, scratch)
-        total, done = len(corpus.clusters.nodes), 0
+        nodes, buckets = gather(groups, published, templates, config, scratch)
+        total, done = len(buckets.clusters.nodes), 0
         progress("near_duplicates", done, total, "documents")
         found = []
-        for begin, edges in _settle(corpus.slices(), config, executor, scratch):
-            found.append((begin, edges.of(corpus.clusters.nodes[begin:])))
+        for begin, edges in _settle(buckets.slices(), config, executor, scratch):
+            found.append((begin, edges.of(buckets.clusters.nodes[begin:])))
             done += edges.num_nodes
             progress("near_duplicates", done, total, "documents")
+        del buckets  # their keys are a good part of what is held
         found.sort(key=lambda item: item[0])  # processes end in any order
-        return _results(corpus, Edges.concat([edges for _, edges in found]))
+        return _results(nodes, Edges.concat([edges for _, edges in found]), templates)
 
 
 def _templates(
@@ -296,213 +276,13 @@ def _settle_file(task: tuple[Path, int, DedupConfig]) -> tuple[int, Edges]:
     return begin, settle_slice(Slice.load(file), config)
 
 
-@dataclass(frozen=True)
-class _Corpus:
-    """All documents that may take part, as nodes: published ones, then new ones, then probes."""
-
-    published: Rows
-    """Numbers, in the runs, of the published documents that share a key with a new one; ascending."""
-    is_fixed: bool
-    """Whether published documents stay whatever comes."""
-    num_new: int
-    rows: Rows
-    """Row of each node in `texts` and `ids`."""
-    content: Hashes
-    """Content hash of each node, shape (nodes, 2)."""
-    texts: Texts
-    ids: pa.ChunkedArray
-    splits: pa.ChunkedArray
-    """Splits of the published documents."""
-    keys: Keys
-    """Of the new documents and the probes."""
-    meetings: Meetings
-    """Of the published documents; ascending by `rows`."""
-    clusters: Clusters
-    templates: pa.Table
-
-    @property
-    def first_probe(self) -> int:
-        """Number of the first probe: the new documents end there."""
-        return len(self.published) + self.num_new
-
-    def slices(self) -> Iterator[tuple[int, Slice]]:
-        """Stretches of `clusters.nodes`, whole clusters of about SLICE_BYTES of text, each with its first place."""
-        ends = self.clusters.ends
-        if len(ends) < 2:
-            return
-        begins, stops, _ = self.texts.find(self.rows[self.clusters.nodes])
-        sizes = np.cumsum(stops - begins)[ends[1:] - 1]
-        numbers = sizes // SLICE_BYTES  # of the slice in which a cluster ends
-        cuts = np.flatnonzero(np.append(numbers[1:] != numbers[:-1], True))
-        templates = shingles_of(self.templates)
-        for begin, end in pairwise([0, *ends[cuts + 1].tolist()]):
-            yield begin, self._slice(begin, end, templates)
-
-    def _slice(self, begin: int, end: int, templates: Hashes) -> Slice:
-        """Everything about a stretch of `clusters.nodes`."""
-        nodes = self.clusters.nodes[begin:end]
-        ends = self.clusters.ends
-        begins, stops, codes = self.texts.find(self.rows[nodes])
-        keys, key_ends = self._keys_of(nodes)
-        roles = np.full(len(nodes), NEW, np.uint8)
-        if self.is_fixed:
-            roles[nodes < len(self.published)] = PUBLISHED
-        roles[nodes >= self.first_probe] = PROBE
-        return Slice(
-            data=self.texts.data,
-            begins=begins,
-            ends=stops,
-            is_code=codes,
-            content=self.content[nodes],
-            keys=keys,
-            key_ends=key_ends,
-            clusters=ends[np.searchsorted(ends, begin) : np.searchsorted(ends, end) + 1] - begin,
-            roles=roles,
-            templates=templates,
-        )
-
-    def _keys_of(self, nodes: Rows) -> tuple[Hashes, Rows]:
-        """Bucket keys of nodes, end to end, and where each node's begin."""
-        is_old = nodes < len(self.published)
-        columns = nodes[~is_old] - len(self.published)
-        of_new = self.keys.values[:, columns].T
-        has_key = np.ones(of_new.shape, np.bool_)
-        has_key[:, :-1] = self.keys.is_signed[columns][:, None]
-        old_begins, old_ends = (
-            np.searchsorted(self.meetings.rows, self.published[nodes[is_old]], side)
-            for side in ("left", "right")
-        )
-        counts = np.empty(len(nodes), np.int64)
-        counts[~is_old] = has_key.sum(axis=1)
-        counts[is_old] = old_ends - old_begins
-        ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-        keys, is_old_key = np.empty(ends[-1], np.uint64), np.repeat(is_old, counts)
-        keys[~is_old_key] = of_new[has_key]
-        within = np.arange(ends[-1]) - np.repeat(ends[:-1], counts)
-        entries = np.repeat(old_begins, counts[is_old]) + within[is_old_key]
-        keys[is_old_key] = self.meetings.keys[entries]
-        return keys, ends
-
-
-def _gather(
-    groups: Sequence[NewDocuments],
-    published: Published | None,
-    templates: pa.Table,
-    config: DedupConfig,
-    scratch: Path,
-) -> _Corpus:
-    """Number the documents and find the clusters."""
-    orders, places = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    lengths = [np.empty(0, np.int64)]
-    start = 0
-    for group in groups:
-        order, place, num_shingles = _prioritize(group)
-        orders.append(order + start)
-        places.append(np.where(place < 0, place, place + start))
-        lengths.append(num_shingles[order])
-        start += len(order)
-        for number, table in enumerate(group.signatures):
-            check_signatures(table.schema, config, f"near-duplicates: signatures, table {number}")
-    order = np.concatenate(orders)
-    documents = [table for group in groups for table in group.documents]
-    content = hex_words(_column(documents, "content_hash"))[order]
-    keys = make_keys(
-        [table for group in groups for table in group.signatures],
-        np.concatenate(places),
-        content,
-        config.bands,
-        config.rows,
-        scratch / "keys.npy",
-    )
-    is_fixed = config.policy == "append"
-    meetings = meet(keys, published.runs(config) if published else (), MAX_MEMBERS)
-    if published is not None and not is_fixed:
-        meetings = meet_copies(meetings, content, published)
-    numbers = np.unique(meetings.rows)
-    old = _fetch(published, numbers, scratch / "published.arrow")
-    everything = [*old, *documents]
-    corpus = _Corpus(
-        published=numbers,
-        is_fixed=is_fixed,
-        num_new=sum(map(len, groups[0].documents)),
-        rows=np.concatenate([np.arange(len(numbers)), order + len(numbers)]),
-        content=np.concatenate([hex_words(_column(old, "content_hash")), content]),
-        texts=Texts.of(everything),
-        ids=_column(everything, "id"),
-        splits=_column(old, "split"),
-        keys=keys,
-        meetings=meetings,
-        clusters=find_clusters(keys, meetings, numbers),
-        templates=templates,
-    )
-    if is_fixed or published is None or not len(numbers):
-        return corpus
-    competing = np.concatenate([published.num_shingles(numbers), lengths[1]])
-    sources = pc.take(_column(everything, "source"), pa.array(corpus.rows[: corpus.first_probe]))
-    by = _priority(
-        competing,
-        _ranks(sources, groups[0].sources),
-        corpus.content[: corpus.first_probe],
-        hex_words(_ids(corpus, np.arange(corpus.first_probe))),
-    )
-    priority = np.arange(len(corpus.rows))  # probes stay behind
-    priority[np.lexsort(by)] = np.arange(corpus.first_probe)
-    return replace(corpus, clusters=corpus.clusters.sorted_by(priority))
-
-
-def _prioritize(group: NewDocuments) -> tuple[Rows, Rows, Rows]:
-    """Rows of the documents by priority, the place of each signature's row in it, and each document's number of shingles."""
-    ids = _column(group.documents, "id")
-    rows = rows_of_ids(ids, group.signatures)
-    lengths = [table["num_shingles"].to_numpy() for table in group.signatures]
-    num_shingles = np.concatenate([np.empty(0, np.int64), *lengths])
-    num_signed = len(num_shingles)
-    if rows is not None:
-        num_shingles = num_shingles[rows]
-    ranks = _ranks(_column(group.documents, "source"), group.sources)
-    hashes = hex_words(_column(group.documents, "content_hash"))
-    order = np.lexsort(_priority(num_shingles, ranks, hashes, hex_words(ids)))
-    places = np.full(num_signed, -1)  # a signature that belongs to none of the documents has none
-    places[order if rows is None else rows[order]] = np.arange(len(order))
-    return order, places, num_shingles
-
-
-def _priority(num_shingles: Rows, ranks: Rows, hashes: Hashes, ids: Hashes) -> list[NDArray[Any]]:
-    """The keys to sort documents by, the last one first: longest, source rank, content hash, id."""
-    return [ids[:, 1], ids[:, 0], hashes[:, 1], hashes[:, 0], ranks, -num_shingles]
-
-
-def _ranks(column: pa.ChunkedArray, sources: Sequence[str]) -> Rows:
-    """Place of each document's source in the recipe; behind all others if it is not there any more."""
-    ranks = pc.index_in(column, pa.array(sources, pa.string()))
-    return pc.fill_null(ranks, len(sources)).to_numpy()
-
-
-def _fetch(published: Published | None, numbers: Rows, file: Path) -> list[pa.Table]:
-    """Published documents by number, memory-mapped: unpacked once, for many slices."""
-    if published is None or not len(numbers):
-        return []
-    columns = ["id", "text", "source", "domain", "content_hash", "split"]
-    schema = pa.schema([DOCUMENTS.field(name) for name in columns])
-    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        for table in published.documents(numbers):
-            writer.write_table(table.select(columns).cast(schema))
-    return [pa.ipc.open_file(pa.memory_map(str(file))).read_all()]
-
-
-def _column(tables: Iterable[pa.Table], name: str) -> pa.ChunkedArray:
-    """A column of DOCUMENTS tables, one after the other."""
-    chunks = [chunk for table in tables for chunk in table[name].chunks]
-    return pa.chunked_array(chunks, pa.string())
-
-
-def _results(corpus: _Corpus, edges: Edges) -> NearDuplicates:
-    is_probe = edges.second >= corpus.first_probe
-    is_kept = np.ones(len(corpus.rows), np.bool_)
+def _results(nodes: Nodes, edges: Edges, templates: pa.Table) -> NearDuplicates:
+    is_probe = edges.second >= nodes.first_probe
+    is_kept = np.ones(len(nodes.rows), np.bool_)
     is_kept[edges.second[edges.decides]] = False
-    is_old = edges.second < len(corpus.published)
+    is_old = edges.second < len(nodes.published)
     pairs = edges.filter(~is_probe)
-    one, other = _ids(corpus, pairs.first), _ids(corpus, pairs.second)
+    one, other = nodes.ids_of(pairs.first), nodes.ids_of(pairs.second)
     is_ordered = pc.less(one, other)
     columns = [
         pc.if_else(is_ordered, one, other),
@@ -513,41 +293,37 @@ def _results(corpus: _Corpus, edges: Edges) -> NearDuplicates:
     by_ids = [("id_a", "ascending"), ("id_b", "ascending")]
     # What is kept and has an edge contains something published; of several, one that validates decides.
     inherits = edges.filter(~is_probe & is_kept[edges.second])
-    validates = pc.equal(corpus.splits, "validation").to_numpy()[inherits.first]
+    validates = pc.equal(nodes.splits, "validation").to_numpy()[inherits.first]
     order = np.lexsort([inherits.first, ~validates, inherits.second])
     _, leading = np.unique(inherits.second[order], return_index=True)
     inherits = inherits.filter(order[leading])
     return NearDuplicates(
         edges=pa.Table.from_arrays(columns, schema=EDGES).sort_by(by_ids),
-        removed=_removed(corpus, edges.filter(edges.decides & ~is_old & ~is_probe)),
-        displaced=pa.array(np.sort(corpus.published[edges.second[edges.decides & is_old]])),
+        removed=_removed(nodes, edges.filter(edges.decides & ~is_old & ~is_probe)),
+        displaced=pa.array(np.sort(nodes.published[edges.second[edges.decides & is_old]])),
         inherits=pa.Table.from_arrays(
             [
-                _ids(corpus, inherits.second),
-                _ids(corpus, inherits.first),
-                pc.take(corpus.splits, pa.array(inherits.first)),
+                nodes.ids_of(inherits.second),
+                nodes.ids_of(inherits.first),
+                pc.take(nodes.splits, pa.array(inherits.first)),
             ],
             schema=INHERITS,
         ).sort_by("id"),
-        probes=_removed(corpus, edges.filter(edges.decides & is_probe)),
+        probes=_removed(nodes, edges.filter(edges.decides & is_probe)),
         num_pairs=edges.num_pairs,
         num_templated=edges.num_templated,
-        templates=corpus.templates,
+        templates=templates,
     )
 
 
-def _removed(corpus: _Corpus, edges: Edges) -> pa.Table:
+def _removed(nodes: Nodes, edges: Edges) -> pa.Table:
     similarities = np.where(edges.rules == CONTAINED, edges.containment, edges.jaccard)
     columns = [
-        _ids(corpus, edges.second),
-        _ids(corpus, edges.first),
+        nodes.ids_of(edges.second),
+        nodes.ids_of(edges.first),
         pa.array(similarities, pa.float32()),
         RULES.take(pa.array(edges.rules)),
         pa.array(edges.jaccard, pa.float32()),
         pa.array(edges.containment, pa.float32()),
     ]
     return pa.Table.from_arrays(columns, schema=REMOVED).sort_by("id")
-
-
-def _ids(corpus: _Corpus, nodes: Rows) -> pa.Array | pa.ChunkedArray:
-    return pc.take(corpus.ids, pa.array(corpus.rows[nodes]))

@@ -255,7 +255,7 @@ def utf8(texts: pa.Array) -> tuple[NDArray[np.uint8], Offsets]:
         texts.validate(full=True)  # the kernels trust offsets and continuation bytes
     except pa.ArrowInvalid as error:
         raise GristmillError(
-            f"shingles: expected texts in UTF-8, got an array that is none ({error}); "
+            f"texts: expected UTF-8, got an array that is none ({error}); "
             "read the source again, its broken records are then quarantined"
         ) from error
     _, offsets, data = texts.buffers()

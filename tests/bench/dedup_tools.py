@@ -143,8 +143,9 @@ def _constant(field: pa.Field, size: int) -> pa.Array:
 
 
 def _rows_of(ids: pa.ChunkedArray, removed: pa.Table) -> tuple[list[int], list[tuple]]:
-    place = pc.index_in(removed["id"], ids.combine_chunks()).to_pylist()
-    kept = pc.index_in(removed["duplicate_of"], ids.combine_chunks()).to_pylist()
+    columns = removed["id"].chunks + removed["duplicate_of"].chunks
+    rows = pc.index_in(pa.chunked_array(columns, pa.string()), ids.combine_chunks()).to_pylist()
+    place, kept = rows[: len(removed)], rows[len(removed) :]
     claims = zip(
         place, kept, removed["similarity"].to_pylist(), removed["rule"].to_pylist(), strict=True
     )

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from flows.recipe import load_recipe
-from pipeline import dedup, row_scratch
+from pipeline import nodes, row_scratch
 from pipeline.build import build
 from pipeline.clusters import pack_task, read_outcome, run_task
 from pipeline.dedup import near_duplicates
@@ -134,7 +134,7 @@ def test_near_duplicates_are_the_same(
     new = new_of([table_of(rows)])
     one = near_duplicates(new, None, CONFIG)
     assert len(one.removed) > 50
-    monkeypatch.setattr(dedup, "SLICE_BYTES", 20000)
+    monkeypatch.setattr(nodes, "SLICE_BYTES", 20000)
     assert one == near_duplicates(new, None, CONFIG, folder=tmp_path, executor=ours)
 
 
@@ -151,7 +151,7 @@ def test_files_lose_the_same_rows(
     monkeypatch.setattr(row_scratch, "TABLE_BYTES", 20000)
     for module in ("row_scratch", "dedup_files"):
         monkeypatch.setattr(f"pipeline.{module}.PARALLEL_BYTES", 0)
-    monkeypatch.setattr(dedup, "SLICE_BYTES", 20000)
+    monkeypatch.setattr(nodes, "SLICE_BYTES", 20000)
     made = []
     for name, executor in (("serial", Executor(kind="serial")), ("cluster", ours)):
         folder = tmp_path / name

@@ -15,7 +15,7 @@ from datasketch import LeanMinHash, MinHashLSH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import dedup
+from pipeline import nodes
 from pipeline.dedup import (
     DedupConfig,
     NearDuplicates,
@@ -343,7 +343,7 @@ def test_slices_workers_and_probes_do_not_matter(rows: list[dict], cut: int) -> 
     table, probes = table_of(rows[:cut]), table_of(rows[cut:])
     one = find([table])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dedup, "SLICE_BYTES", 1)
+        patch.setattr(nodes, "SLICE_BYTES", 1)
         other = find([table])
         probed = near_duplicates(new_of([table]), None, CONFIG, probes=new_of([probes]))
     assert one == other == replace(probed, probes=one.probes, num_pairs=one.num_pairs)
@@ -363,7 +363,7 @@ def test_processes_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     table = table_of(rows)
     one = find([table])
     assert len(one.removed) > 50
-    monkeypatch.setattr(dedup, "SLICE_BYTES", 5000)
+    monkeypatch.setattr(nodes, "SLICE_BYTES", 5000)
     assert one == near_duplicates(
         new_of([table]), None, CONFIG, folder=tmp_path, executor=Executor(workers=2)
     )

@@ -148,7 +148,7 @@ def test_bytes_that_are_no_text_are_refused(broken: bytes) -> None:
     array = pa.Array.from_buffers(
         pa.string(), 1, [None, pa.py_buffer(np.array([0, len(broken)], np.int32)), pa.py_buffer(broken)]
     )  # fmt: skip
-    with pytest.raises(GristmillError, match="expected texts in UTF-8"):
+    with pytest.raises(GristmillError, match="texts: expected UTF-8"):
         shingle_texts(array, pa.array(["web"]))
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import dedup, similarity, templates
+from pipeline import nodes, similarity, templates
 from pipeline.build import BuildConfig, build
 from pipeline.dedup import DedupConfig, near_duplicates
 from pipeline.executor import Executor
@@ -314,7 +314,7 @@ def test_slices_and_probes_do_not_matter(rows: list[dict]) -> None:
     table, probes = table_of(rows[2:]), table_of(rows[:2])
     one = find([table], config=CONFIG)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dedup, "SLICE_BYTES", 1)
+        patch.setattr(nodes, "SLICE_BYTES", 1)
         other = find([table], config=CONFIG)
     probed = near_duplicates(new_of([table], CONFIG), None, CONFIG, probes=new_of([probes], CONFIG))
     counts = {"num_pairs": one.num_pairs, "num_templated": one.num_templated}
@@ -464,7 +464,7 @@ def test_processes_give_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     config = DedupConfig(template_share=0.5)
     one = find([table], config=config)
     assert one.num_templated
-    monkeypatch.setattr(dedup, "SLICE_BYTES", 5000)
+    monkeypatch.setattr(nodes, "SLICE_BYTES", 5000)
     options: dict[str, Any] = {"folder": tmp_path, "executor": Executor(workers=2)}
     assert one == near_duplicates(new_of([table]), None, config, **options)
 
