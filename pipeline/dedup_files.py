@@ -41,7 +41,7 @@ from pipeline.row_scratch import (
 from pipeline.row_tables import common_schema, kept_batches, table_writer
 from pipeline.stage import Progress, no_progress
 from storage.disk import Disk
-from storage.errors import BusyError, GristmillError
+from storage.errors import BusyError, GristmillError, LakeError
 from storage.lake import Lake
 from storage.schema import DOCUMENTS
 from storage.snapshot import Snapshot
@@ -315,8 +315,12 @@ def _publish(made: Sequence[tuple[Path, Path]]) -> None:
     """Give finished files their names, the first one last."""
     for source, target in reversed(made):
         disk = Disk(target.parent, lambda operation, path: None)
-        with disk.writer(target.name) as temporary:
-            shutil.move(source, temporary)  # a copy if it is another disk
+        try:
+            with disk.writer(target.name) as temporary:
+                shutil.move(source, temporary)  # a copy if it is another disk
+        except LakeError as error:
+            # Its words are of a lake, where 'gristmill gc' makes room; those of `_disk_in_plain_words` fit here.
+            raise error.__cause__ or error from None
 
 
 @contextmanager

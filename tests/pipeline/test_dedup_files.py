@@ -2,6 +2,7 @@
 
 import bz2
 import csv
+import errno
 import fcntl
 import gzip
 import json
@@ -537,3 +538,25 @@ def test_real_documents_with_known_pairs(tmp_path: Path) -> None:
     both = [pair for pair in pairs if pair["jaccard_w5"] >= 0.8 and {pair["a"], pair["b"]} <= kept]
     assert len(pairs) > 500
     assert not both
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.ENOSPC, "out.jsonl: the disk is full; beside OUT itself the work needs about"),
+        (errno.EIO, "cannot be read or written: Input/output error"),
+    ],
+)
+def test_a_disk_that_fails_in_the_end_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, message: str
+) -> None:
+    """When all is written and only has to be made durable: in words that speak of no lake, and nothing is left."""
+    (tmp_path / "in.jsonl").write_bytes(b"\n".join(json_lines(documents())))
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(GristmillError, match=message):
+        run([tmp_path / "in.jsonl"], tmp_path / "out.jsonl")
+    assert names_in(tmp_path) == ["in.jsonl"]
