@@ -5,6 +5,7 @@ bucket, documents that buckets connect make a cluster. Keys lie in files and are
 some 50 bytes a document are held.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,10 @@ def make_keys(
     `content` has the content hashes of the documents, shape (documents, 2).
     """
     memory_map = np.lib.format.open_memmap(file, "w+", np.uint64, (bands + 1, len(content)))
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        # A full disk is an error here; at a write into the map it would be a SIGBUS, which ends the process.
+        with file.open("r+b") as made:
+            os.posix_fallocate(made.fileno(), 0, file.stat().st_size)
     values = memory_map.view(np.ndarray)
     is_signed = np.zeros(len(content), np.bool_)
     start = 0

@@ -31,7 +31,7 @@ from pipeline import kernels
 from pipeline.characters import character_tables
 from storage.errors import ConfigError, GristmillError
 from storage.schema import SIGNATURE_KEY, SIGNATURES
-from storage.shard import read_schema
+from storage.shard import read_schema, verified_file
 from storage.snapshot import Snapshot
 
 if TYPE_CHECKING:  # dedup holds the config and calls these kernels; only the annotations look back
@@ -208,10 +208,17 @@ def check_signatures(schema: pa.Schema, config: "DedupConfig", where: str) -> No
 
 
 def check_published(snapshot: Snapshot, config: "DedupConfig") -> None:
-    """Raise GristmillError unless new signatures can be joined with all that a snapshot holds; reads no signature."""
+    """Raise GristmillError unless new signatures can be joined with all that a snapshot holds.
+
+    Reads no signature; but before a shard is said to be made otherwise, it is verified that it is not damaged.
+    """
     for shard in snapshot.shards("signatures"):
         where = f"{snapshot.ref}, {snapshot.lake.where(shard.path)}"
-        check_signatures(read_schema(snapshot.lake, shard), config, where)
+        try:
+            check_signatures(read_schema(snapshot.lake, shard), config, where)
+        except GristmillError:
+            verified_file(snapshot.lake, shard)
+            raise
 
 
 def _made(config: "DedupConfig") -> dict[str, Any]:

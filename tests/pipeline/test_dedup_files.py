@@ -9,6 +9,9 @@ import json
 import lzma
 import os
 import random
+import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -560,3 +563,21 @@ def test_a_disk_that_fails_in_the_end_is_told(
     with pytest.raises(GristmillError, match=message):
         run([tmp_path / "in.jsonl"], tmp_path / "out.jsonl")
     assert names_in(tmp_path) == ["in.jsonl"]
+
+
+def test_a_full_disk_is_told_and_kills_nobody(tmp_path: Path) -> None:
+    """A real one, where the keys would lie in a file that is mapped into memory: no SIGBUS, and nothing is left."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", str(small)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small disk takes root")
+    try:
+        texts = [f"some text {i} of its own with words {i * 3} and {i * 7}" for i in range(6000)]
+        (tmp_path / "in.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+        command = [sys.executable, "-m", "flows.cli", "dedup", tmp_path / "in.jsonl", "-q", "-o"]
+        done = subprocess.run([*command, small / "out.jsonl"], capture_output=True, text=True)
+        assert (done.returncode, names_in(small)) == (1, [])
+        assert "out.jsonl: the disk is full" in done.stderr
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
