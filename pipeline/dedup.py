@@ -228,10 +228,11 @@ def near_duplicates(
 ) -> NearDuplicates:
     """Decide which new documents go because they nearly equal, or lie within, one that stays.
 
-    Candidates share a band (or, among new documents, their content hash; with the policy "rebuild" among all). A candidate pair is a duplicate if the exact
-    Jaccard similarity of its shingle sets reaches `threshold`; or if `containment` of the shorter one's n-grams lie in
-    the longer one, and then only the shorter may go; with `template_share`, if what is beside their templates is alike,
-    too (`templates.py`: those that are published and, if `finds_templates`, those of the new ones). `probes` come after all others, and are only compared with what is
+    Candidates share a band (or, among new documents, their content hash; with the policy "rebuild" among all). A
+    candidate pair is a duplicate if the exact Jaccard similarity of its shingle sets reaches `threshold`; or if
+    `containment` of the shorter one's n-grams lie in the longer one, and then only the shorter may go. With
+    `template_share`, what is beside their templates must be so, too: those that are stored with the published documents
+    and, if `finds_templates`, those of the new ones. `probes` come after all others, and are only compared with what is
     kept. Files of the work, the texts for other processes among them, lie in a folder inside `folder` and go at the end.
 
     `O(n log n)` plus at most MAX_CANDIDATES verifications a document. Holds some 100 bytes a document beside the tables,
