@@ -209,9 +209,9 @@ def near_duplicates(
     Candidates share a band (or, among new documents, their content hash; with the policy "rebuild" among all). A
     candidate pair is a duplicate if the exact Jaccard similarity of its shingle sets reaches `threshold`; or if
     `containment` of the shorter one's n-grams lie in the longer one, and then only the shorter may go. With
-    `template_share`, what is beside their templates has to be alike, too (`templates.py`): those that are published and,
-    if `finds_templates`, those of the new ones. `probes` come after all others, and are only compared with what is kept.
-    Files of the work, the texts for other processes among them, lie in a folder inside `folder` and go at the end.
+    `template_share`, what is beside their templates must be so, too: those that are stored with the published documents
+    and, if `finds_templates`, those of the new ones. `probes` come after all others, and are only compared with what is
+    kept. Files of the work, the texts for other processes among them, lie in a folder inside `folder` and go at the end.
 
     `O(n log n)` plus at most MAX_CANDIDATES verifications a document. Holds some 100 bytes a document beside the tables,
     200 in files that are memory-mapped, and the shingles of SLICE_BYTES of text, or of one cluster.

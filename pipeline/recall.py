@@ -33,7 +33,8 @@ def measure(
     A canary's similarity is that with its original or, where the original was removed, with the document that stays in
     its place; canaries of which that one was published earlier are left out. It is found if the engine would remove it
     in favour of any kept document; wrongly, if those two, compared again by their texts, are no duplicates: with the
-    guard against templates on, those that it keeps apart are none, and counted as such. `documents` are the new ones, those removed included. Returns plain numbers; {} if near-duplicates are not looked for.
+    guard against templates on, those that it keeps apart are none, and counted as such. `documents` are the new ones,
+    those removed included. Returns plain numbers; {} if near-duplicates are not looked for.
     """
     if not config.enabled:
         return {}

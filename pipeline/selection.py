@@ -177,8 +177,8 @@ def find_alike(
     """Ids of the documents that nearly equal `text`, lie within it or hold it, by the thresholds of the recipe.
 
     Exact, not by signatures: the Jaccard similarity of shingle sets reaches `threshold`, or `containment` of the
-    n-grams of the shorter lie in the longer, or the white-space-normalised texts are equal; beside `templates`, too. One pass
-    over the texts.
+    n-grams of the shorter lie in the longer, beside `templates` (shingles, if there are any) as well; or the
+    white-space-normalised texts are equal. One pass over the texts.
     """
     return {id_ for table in tables for id_ in _alike(table, text, config, templates)}
 

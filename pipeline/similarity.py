@@ -130,14 +130,17 @@ def settle_slice(part: Slice, config: "DedupConfig") -> Edges:
     size = len(part.roles) * MAX_EDGES
     pairs, similarities = np.empty((size, 2), np.int64), np.empty((size, 2), np.float64)
     rules, best = np.empty(size, np.uint8), np.empty(len(part.roles), np.int64)
-    part = _with_own_keys(part, config) if len(part.templates) else part
-    count, num_pairs, num_templated = kernels.settle(
+    settle, templates = kernels.settle, None
+    if len(part.templates):
+        settle, templates = kernels.settle_guarded, part.templates
+        part = _with_own_keys(part, config)
+    count, num_pairs, num_templated = settle(
         *(part.data, part.begins, part.ends, part.is_code),
         (config.ngram, config.containment_ngram),
         *(character_tables(), multiplier(), part.content, part.keys, part.key_ends, part.clusters),
         *(part.roles, (config.threshold, config.containment)),
         (MAX_MEMBERS, MAX_CANDIDATES, MAX_EDGES),
-        *(part.templates, LEAST_OWN),
+        *(templates, LEAST_OWN),
         *(pairs, similarities, rules, best),
     )
     decides = np.zeros(count, np.bool_)

@@ -18,6 +18,7 @@ _MODULES = {
     "clusters": ["link_equal", "link_pairs", "find_roots", "copy_texts"],
     "owning": ["own_texts", "own_keys"],
     "settling": ["settle"],
+    "guarding": ["settle_guarded"],
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

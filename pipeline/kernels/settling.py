@@ -5,7 +5,7 @@ from numba import types
 
 from pipeline.kernels.compiling import compiled, read_only
 from pipeline.kernels.shingles import MAX_COUNT, num_slots, shingle, table_size, to_table
-from pipeline.kernels.templates import is_own_alike, is_own_held, table_of, write_own
+from pipeline.kernels.templates import are_alike, guard_of, keep_own
 from pipeline.kernels.units import (
     MODES,
     ONE,
@@ -110,13 +110,18 @@ def _choose(found, count, num_shared, at_most, counts):
             chosen += 1
 
 
-@compiled(
-    *(*TEXT, ROWS, MODES, types.UniTuple(types.uint64, 2), TABLES, types.uint64),
-    *(types.Array(types.uint64, 2, "C", readonly=True), read_only(types.uint64), ROWS, ROWS),
-    *(read_only(types.uint8), types.UniTuple(types.float64, 2), types.UniTuple(types.int64, 3)),
-    *(read_only(types.uint64), types.UniTuple(types.int64, 2)),
-    *(types.int64[:, ::1], types.float64[:, ::1], types.uint8[::1], types.int64[::1]),
-)
+def signature(templates):
+    """Types of what `settle` takes; without templates, what it would do with them is not even compiled."""
+    return (
+        *(*TEXT, ROWS, MODES, types.UniTuple(types.uint64, 2), TABLES, types.uint64),
+        *(types.Array(types.uint64, 2, "C", readonly=True), read_only(types.uint64), ROWS, ROWS),
+        *(read_only(types.uint8), types.UniTuple(types.float64, 2), types.UniTuple(types.int64, 3)),
+        *(templates, types.UniTuple(types.int64, 2)),
+        *(types.int64[:, ::1], types.float64[:, ::1], types.uint8[::1], types.int64[::1]),
+    )
+
+
+@compiled(*signature(types.none))
 def settle(
     text,
     begins,
@@ -146,8 +151,8 @@ def settle(
     Node i has the text text[begins[i] : ends[i]], the content hash content[i] and the bucket keys
     keys[key_ends[i] : key_ends[i + 1]]; cluster c has the nodes clusters[c] to clusters[c + 1], by priority. An edge is
     written as pairs (earlier, later), similarities (Jaccard, containment) and rules; best[i] becomes the edge by which
-    node i goes, or -1. `limits` are members of a bucket, candidates and edges of a document. Beside `templates`, shingles,
-    two documents must be alike as well, unless the one that goes has fewer than `least_own` there (`templates.py`).
+    node i goes, or -1. `limits` are members of a bucket, candidates and edges of a document. Two documents must
+    also be alike beside `templates` (shingles, or None), unless the one that goes has fewer than `least_own` there.
     """
     threshold, containment_threshold = thresholds
     max_members, max_candidates, max_edges = limits
@@ -180,11 +185,7 @@ def settle(
     before, member = np.empty(most_keys, np.int64), np.empty(most_keys, np.int64)
     seen_by, num_shared = np.empty(widest, np.int64), np.empty(widest, np.int64)
     found, counts = np.empty(widest, np.int64), np.empty(256, np.int64)
-    # What of both is the documents' own, if templates are known; in the same places.
-    template, most_own = table_of(templates, multiplier), most_text if len(templates) else 0
-    is_templated = np.zeros(widest, np.bool_)
-    own, own_sizes = np.empty(most_own, np.uint64), np.empty((widest, 3), np.int64)
-    own_grams, own_gram_sizes = np.empty(most_own, np.uint64), np.empty((widest, 3), np.int64)
+    guard = guard_of(templates, widest, most_text, multiplier)
     num_edges = num_pairs = num_templated = 0
     for c in range(len(clusters) - 1):
         start, size = clusters[c], clusters[c + 1] - clusters[c]
@@ -226,16 +227,11 @@ def settle(
             )
             raw = shingle(values, count, by_character, ngrams[0], out)
             gram_raw = shingle(values, count, by_character, ngrams[1], gram_out)
-            if len(templates):
-                seen = out, raw, template, multiplier, by_character
-                widths, least = (ngrams[0], ngrams[0]), least_own[1 if by_character else 0]
-                number = write_own(*seen, widths, out, raw, slots, own[num_hashes:])
-                is_templated[i] = number >= 0
-                own_sizes[i] = number, least, 0
-                number = write_own(
-                    *seen, ngrams, gram_out, gram_raw, gram_slots, own_grams[num_grams:]
+            if templates is not None:
+                keep_own(
+                    *(i, guard, ngrams, by_character, least_own, multiplier),
+                    *(out, raw, slots, num_hashes, gram_out, gram_raw, gram_slots, num_grams),
                 )
-                own_gram_sizes[i] = number, least, 0
             hash_ends[i, 0], gram_ends[i, 0] = num_hashes, num_grams
             num_hashes += np.int64(to_table(out, raw, slots, multiplier))
             num_grams += np.int64(to_table(gram_out, gram_raw, gram_slots, multiplier))
@@ -264,14 +260,11 @@ def settle(
                         grams, gram_ends, i, other, gram_raw, gram_slots, spare, multiplier, least
                     ) / max(num_shorter, 1)
                     is_near, is_held = jaccard >= threshold, containment >= containment_threshold
-                    if is_templated[i] or is_templated[other]:
-                        was_alike, longer = is_near or is_held, other if is_shorter else i
-                        is_near = is_near and is_own_alike(
-                            i, other, hashes, hash_ends, own, own_sizes, threshold
-                        )
-                        is_held = is_held and is_own_held(
-                            *(shorter, longer, grams, gram_ends, own_grams, own_gram_sizes),
-                            containment_threshold,
+                    if templates is not None:
+                        was_alike = is_near or is_held
+                        is_near, is_held = are_alike(
+                            *(i, other, shorter, is_near, is_held, guard, thresholds),
+                            *(hashes, hash_ends, grams, gram_ends),
                         )
                         num_templated += was_alike and not (is_near or is_held)
                     if is_near:
