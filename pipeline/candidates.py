@@ -148,9 +148,8 @@ def _join(parts: Sequence[Meetings]) -> Meetings:
 def find_clusters(keys: Keys, meetings: Meetings, published: Rows) -> Clusters:
     """Join all that share a key. Nodes: `published` documents first, in their order, then those of `keys`."""
     num_new, num_published = keys.values.shape[1], len(published)
-    parents = np.arange(
-        num_new + num_published
-    )  # the new ones first: their numbers are the keys' columns
+    # The new ones first: their numbers are the keys' columns.
+    parents = np.arange(num_new + num_published)
     for band in range(len(keys.values)):
         kernels.link_equal(keys.values[band], keys.of_band(band), parents)
     kernels.link_pairs(meetings.nodes, num_new + np.searchsorted(published, meetings.rows), parents)

@@ -6,6 +6,7 @@ Built at start from this Python's own tables, so that it is what `str.casefold` 
 import re
 import unicodedata
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,8 @@ _UNSPACED_SCRIPTS = (
     (0x20000, 0x3FFFF),  # Han, further planes
 )
 
+Entry = TypeVar("Entry", np.uint32, np.uint64)
+
 _NUM_POINTS = 0x110000
 _WORD_RUN = re.compile(r"\w+")  # alphanumeric or "_"
 _SPACE_RUN = re.compile(r"\s+")
@@ -39,10 +42,16 @@ def character_tables() -> tuple[NDArray[np.uint16], NDArray[np.uint32]]:
     Most pages are alike then (no case, all letters), and the tables that a text needs stay in the L1 or L2 cache.
     """
     shifts = folds() - np.arange(_NUM_POINTS, dtype=np.uint32)
-    entries = (shifts << np.uint32(3) | kinds()).reshape(-1, 256)
+    return in_pages(shifts << np.uint32(3) | kinds())
+
+
+def in_pages(entries: NDArray[Entry]) -> tuple[NDArray[np.uint16], NDArray[Entry]]:
+    """A table of code points as (pages, entries), each page of 256 that differs from the others once."""
     different: dict[bytes, int] = {}  # np.unique over rows takes five times as long
-    pages = [different.setdefault(page.tobytes(), len(different)) for page in entries]
-    return np.array(pages, np.uint16), np.frombuffer(b"".join(different), np.uint32)
+    pages = [
+        different.setdefault(page.tobytes(), len(different)) for page in entries.reshape(-1, 256)
+    ]
+    return np.array(pages, np.uint16), np.frombuffer(b"".join(different), entries.dtype)
 
 
 def kinds() -> NDArray[np.uint8]:

@@ -23,6 +23,7 @@ from pipeline.minhash import (
     check_published,
     check_signatures,
     read_signatures,
+    utf8,
 )
 from pipeline.templates import stored_templates
 from storage.errors import GristmillError
@@ -316,11 +317,10 @@ def hex_words(column: pa.ChunkedArray | pa.Array) -> Hashes:
     words, filled = np.empty((len(column), 2), np.uint64), 0
     for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
         for begin in range(0, len(chunk), _ROWS_AT_A_TIME):
-            part = chunk[begin : begin + _ROWS_AT_A_TIME].cast(pa.large_string())
-            _, offsets, data = part.buffers()
-            ends = np.frombuffer(offsets, np.int64)[[part.offset, part.offset + len(part)]]
+            part = chunk[begin : begin + _ROWS_AT_A_TIME]
+            data, begins = utf8(part)
             try:
-                values = unhexlify(memoryview(data or b"")[ends[0] : ends[1]])
+                values = unhexlify(data[begins[0] : begins[-1]].data)
                 words[filled : filled + len(part)] = np.frombuffer(values, ">u8").reshape(-1, 2)
             except ValueError as error:
                 raise GristmillError(

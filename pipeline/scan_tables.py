@@ -1,7 +1,7 @@
 """What the loop that counts for the quality rules knows: kinds of characters, stop words, phrases.
 
-Tables are built once a process. Character kinds are those of this Python's Unicode tables, so that white space, letters and digits are what `str.split`,
-`str.isalnum` and `re` say.
+Tables are built once a process. Character kinds are those of this Python's Unicode tables, so that white space, letters
+and digits are what `str.split`, `str.isalnum` and `re` say.
 """
 
 import re
@@ -10,6 +10,8 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.characters import in_pages
 
 SPACELESS_RANGES = (
     (0x0E01, 0x0EDF),  # Thai, Lao
@@ -161,10 +163,7 @@ def character_tables() -> tuple[NDArray[np.uint16], NDArray[np.uint64]]:
     An entry is a kind, what else the character is, and from the bit KEPT on what it keeps of the characters before it:
     that a word has a letter or digit, and, behind a closing quote, that a sentence has ended.
     """
-    entries = _entries().reshape(-1, 256)
-    different: dict[bytes, int] = {}
-    pages = [different.setdefault(page.tobytes(), len(different)) for page in entries]
-    return np.array(pages, np.uint16), np.frombuffer(b"".join(different), np.uint64)
+    return in_pages(_entries())
 
 
 @cache
@@ -218,15 +217,14 @@ def stop_word_tables() -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
 def _word_hash(word: str) -> int:
     """What the loop makes of a word."""
     # Only here, where the loop is about to run: importing it takes a third of a second.
-    from pipeline.kernels.units import WORD_BASE
+    from pipeline.kernels.units import WORD_BASE, mix64
 
     value = 0
     for character in word:
         value = value * int(WORD_BASE) + ord(character)
     value = (value + len(word) * int(LENGTH_SALT)) % 2**64
-    for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):  # of `mix64`
-        value = (value ^ value >> 33) * factor % 2**64
-    return value ^ value >> 33
+    with np.errstate(over="ignore"):  # as the loop does, without compiling it once more
+        return int(mix64.py_func(np.uint64(value)))
 
 
 @cache

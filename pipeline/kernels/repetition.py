@@ -2,14 +2,12 @@
 
 import numpy as np
 
-from pipeline.kernels.shingles import table_size
+from pipeline.kernels.shingles import SHINGLE_BASE, table_size
 from pipeline.kernels.units import ONE, TWO, ZERO, borrowing
 from pipeline.scan import COLUMN
 
 _MOST_TOP_RUN, _MOST_RUN = np.uint64(4), np.uint64(10)  # words
-RUN_BASE = np.uint64(
-    0xD6E8FEB86659FD93
-)  # odd; the hash of words w_i is the sum of w_i * Q^(n - 1 - i)
+RUN_BASE = SHINGLE_BASE  # Q: the hash of words w_i is the sum of w_i * Q^(n - 1 - i)
 
 
 @borrowing

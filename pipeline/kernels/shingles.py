@@ -25,7 +25,7 @@ from pipeline.kernels.units import (
 CHARACTERS = np.uint64(24)  # as NeMo Curator; about five words of English
 CHARACTER_SALT = np.uint64(0xA0761D6478BD642F)  # keeps 24 characters from ever meeting 5 words
 MAX_COUNT = np.uint64(1 << 17)  # hashes of the largest table, 4 MiB; sorting more takes no memory
-_SHINGLE_BASE = np.uint64(0xD6E8FEB86659FD93)  # Q: odd, Mix13-like; any odd constant would do
+SHINGLE_BASE = np.uint64(0xD6E8FEB86659FD93)  # Q: odd, Mix13-like; any odd constant would do
 _WINDOW_BLOCK = np.uint64(1024)  # 8 KiB of sums at a time: stay in L1
 _FULL_BUCKET = np.uint64(32)  # chance gives 10 at most; a text made for it must not cost its square
 _MIN_SLOTS = np.uint64(64)
@@ -45,7 +45,7 @@ def _windows(values, count, width, salt, out):
             out[i] = values[i] + salt
         power = ONE
         for j in range(ONE, width):
-            power *= _SHINGLE_BASE
+            power *= SHINGLE_BASE
             for i in range(begin, end):
                 out[i] += values[i + j] * power
         for i in range(begin, end):

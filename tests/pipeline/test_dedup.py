@@ -33,6 +33,8 @@ from storage.schema import DOCUMENTS
 from storage.shard import write_shard
 from storage.snapshot import Manifest, Snapshot, commit_snapshot
 
+from .edits import Editor
+
 CONFIG = DedupConfig()
 SOURCES = ("first", "second")
 
@@ -154,26 +156,11 @@ def corpora(draw: st.DrawFn, max_size: int = 14) -> list[dict[str, Any]]:
     seed = draw(st.integers(0, 2**32))
     generator = random.Random(seed)
     vocabulary = [f"w{i}" for i in range(draw(st.sampled_from([3, 30, 500])))]
-
-    def words(low: int, high: int) -> list[str]:
-        return generator.choices(vocabulary, k=generator.randint(low, high))
-
-    texts: list[list[str]] = [words(0, 60)]
+    editor = Editor(vocabulary, generator)
+    texts: list[list[str]] = [editor.some(0, 60)]
     for _ in range(draw(st.integers(0, max_size - 1))):
-        text = list(generator.choice(texts))
         edit = generator.choice(["replace", "replace", "cut", "extend", "new", "case", "same"])
-        if edit == "replace" and text:
-            for _ in range(generator.randint(1, 3)):
-                text[generator.randrange(len(text))] = generator.choice(vocabulary)
-        elif edit == "cut":
-            text = text[: generator.randint(0, len(text))]
-        elif edit == "extend":
-            text = words(0, 5) + text + words(0, 80)
-        elif edit == "new":
-            text = words(0, 60)
-        elif edit == "case":
-            text = [word.upper() for word in text]
-        texts.append(text)
+        texts.append(editor.edited(generator.choice(texts), edit))
     return [
         {"text": " ".join(text), "id": f"{i:032x}", "source": generator.choice(SOURCES)}
         for i, text in enumerate(texts)

@@ -37,6 +37,7 @@ from storage.schema import TEMPLATES
 from storage.snapshot import Snapshot
 from tests.bench.templated_site import make_site
 from tests.bench.text_pools import shipped_pools
+from tests.pipeline.edits import Editor
 from tests.pipeline.test_dedup import (
     SOURCES,
     as_dict,
@@ -174,28 +175,13 @@ def sites(draw: st.DrawFn, max_size: int = 24) -> list[dict[str, Any]]:
     words = [f"w{i}" for i in range(400)]
     if kind == "characters":
         words = [chr(0x4E00 + i) for i in range(400)]
-
-    def some(low: int, high: int) -> list[str]:
-        return generator.choices(words, k=generator.randint(low, high))
-
-    frames = {source: (some(0, 90), some(0, 90)) for source in SOURCES}
-    pages: list[list[str]] = [some(0, 60)]
+    editor = Editor(words, generator)
+    frames = {source: (editor.some(0, 90), editor.some(0, 90)) for source in SOURCES}
+    pages: list[list[str]] = [editor.some(0, 60)]
     rows: list[dict[str, Any]] = []
     for number in range(draw(st.integers(8, max_size))):
-        page = list(generator.choice(pages))
         edit = generator.choice(["replace", "cut", "extend", "new", "new", "passage", "same"])
-        if edit == "replace" and page:
-            for _ in range(generator.randint(1, 4)):
-                page[generator.randrange(len(page))] = generator.choice(words)
-        elif edit == "cut":
-            page = page[: generator.randint(0, len(page))]
-        elif edit == "extend":
-            page = some(0, 5) + page + some(0, 60)
-        elif edit == "new":
-            page = some(0, 80)
-        elif edit == "passage":
-            begin = generator.randint(0, len(page))
-            page = page[:begin] + some(10, 60) + page[begin:]
+        page = editor.edited(generator.choice(pages), edit)
         pages.append(page)
         source = generator.choice(SOURCES)
         # A page may have come to the other site with the frame of its own.
