@@ -545,10 +545,18 @@ def up(
     host: Annotated[
         str,
         typer.Option(
-            "--host", help="Address to listen on; others than this machine need a password."
+            "--host", help="Address to listen on; by default other machines do not reach it."
         ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Of server and UI.")] = 4200,
+    origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--origin",
+            metavar="URL",
+            help="Where browsers may find it, too, such as https://mill.example.org behind a proxy.",
+        ),
+    ] = None,
     database: Annotated[
         str,
         typer.Option(
@@ -567,7 +575,7 @@ def up(
         from flows.site_commands import run_site  # late
         from flows.site_settings import SiteOptions  # late
 
-        options = SiteOptions(host=host, port=port, database=database)
+        options = SiteOptions(host=host, port=port, database=database, origins=tuple(origin or ()))
         run_site(output, recipes, lake, options, build_now=now)
 
 

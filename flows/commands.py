@@ -128,14 +128,15 @@ def _build(
 ) -> Document:
     config = load_recipe(recipe, overrides).build  # before anything else: a typo must not cost time
     root = find_recipe(recipe).parent
-    if use_prefect(output, flow):
+    lake = Lake.open(location)
+    if use_prefect(output, flow, lake):
         from flows.corpus import build_corpus  # late: prefect takes a second
         from flows.parameters import Corpus, Effort
         from flows.states import Quarantined
 
         corpus = Corpus(
             recipe=str(find_recipe(recipe).absolute()),
-            lake=Lake.open(location).url,
+            lake=lake.url,
             overrides=list(overrides),
         )
         remember(executor)
@@ -143,7 +144,6 @@ def _build(
             return build_corpus(corpus, Effort(workers=workers))
         except Quarantined as refused:
             return refused.result
-    lake = Lake.open(location)
     with executor.ready(lake, root) as ready, show_progress(output) as progress:
         result = build(config, lake, root=root, executor=ready, progress=progress)
     for note in result.notes:
@@ -195,7 +195,7 @@ def _train(
             f"{snapshot.ref}: quarantined by its gates, nothing trains on it; "
             "name a promoted snapshot, or leave --snapshot out"
         )
-    if use_prefect(output, flow):
+    if use_prefect(output, flow, lake):
         from flows.parameters import Corpus, Effort, Training  # late: pydantic
         from flows.training import train_on_snapshot  # late: prefect takes a second
 

@@ -5,7 +5,9 @@ import urllib.error
 import urllib.request
 
 from flows.output import Output
+from flows.site_secret import CLIENT_AUTH, auth_for
 from storage.errors import ConfigError
+from storage.lake import Lake
 
 DEFAULT_API_URL = "http://127.0.0.1:4200/api"
 """Where `prefect server start` listens."""
@@ -25,10 +27,11 @@ def prefect_answers(api_url: str, timeout_s: float = HEALTH_TIMEOUT_S) -> bool:
         return False
 
 
-def use_prefect(output: Output, flow: bool | None) -> bool:
+def use_prefect(output: Output, flow: bool | None, lake: Lake | None = None) -> bool:
     """Whether to go through Prefect: `flow` as asked, or None to do so exactly if PREFECT_API_URL answers.
 
-    With `flow` and no server it raises ConfigError: the server that Prefect would start by itself for one run takes
+    The server of `lake`'s own site is sent its password unasked. A server that asks for one and gets none it knows is a
+    ConfigError. With `flow` and no server it raises ConfigError: the server that Prefect would start by itself for one run takes
     half a minute, often fails on a busy machine, and shows nothing afterwards.
     """
     if flow is False:
@@ -45,6 +48,10 @@ def use_prefect(output: Output, flow: bool | None) -> bool:
         os.environ.setdefault("PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW", "ignore")
         if output.quiet:  # the server still gets every line
             os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "ERROR")
+        given = os.environ.keys() & {CLIENT_AUTH, "PREFECT_API_KEY"}
+        if lake and not given and (auth := auth_for(lake, os.environ["PREFECT_API_URL"])):
+            os.environ[CLIENT_AUTH] = auth
+        check_password(os.environ["PREFECT_API_URL"])
         return True
     if flow is None:
         output.note(f"no Prefect server answers at PREFECT_API_URL={api_url}; going on without it")
@@ -53,3 +60,32 @@ def use_prefect(output: Output, flow: bool | None) -> bool:
         f"--flow: no Prefect server answers at {api_url or DEFAULT_API_URL}; start one with 'prefect server start' "
         "(and name it in PREFECT_API_URL if it is elsewhere), or leave --flow out: the same work is done without one"
     )
+
+
+def check_password(api_url: str) -> None:
+    """Raise ConfigError if the server at PREFECT_API_URL asks for a password and does not take ours."""
+    if not _asks_for_password(api_url):
+        return
+    import httpx  # late: Prefect takes a second; only it knows all places where a password may be set
+    from prefect.client.orchestration import get_client
+
+    try:
+        with get_client(sync_client=True) as client:
+            client.api_version()
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code in (401, 403):
+            raise ConfigError(
+                f"PREFECT_API_URL={api_url}: expected {CLIENT_AUTH}=user:password (or PREFECT_API_KEY) that the server "
+                "there takes, got none or another one; that of a site stands in LAKE/site/auth-string"
+            ) from None
+        raise
+
+
+def _asks_for_password(api_url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{api_url.rstrip('/')}/admin/version", timeout=10):
+            return False
+    except urllib.error.HTTPError as error:
+        return error.code in (401, 403)
+    except (OSError, ValueError):  # whoever needs the server next says what is wrong with it
+        return False

@@ -23,14 +23,23 @@ from typing import TYPE_CHECKING, Any
 from flows.config import Recipe
 from flows.output import Output
 from flows.recipe import find_recipe, load_recipe
-from flows.server import prefect_answers
+from flows.server import check_password, prefect_answers
+from flows.site_secret import (
+    auth_file,
+    auth_string,
+    entrance_file,
+    keep_private,
+    site_folder,
+    write_entrance,
+    write_private,
+)
 from flows.site_settings import (
     SiteOptions,
     check_address,
     check_database,
+    database_files,
     environment,
     settings,
-    site_folder,
     ui_url,
     write_profile,
 )
@@ -93,6 +102,7 @@ class Program:
         if self.log.exists() and self.log.stat().st_size > MAX_LOG_BYTES:
             self.log.replace(self.log.with_suffix(".log.1"))
         self.starts.append(time.monotonic())
+        self.log.touch(mode=0o600)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "flows.child", str(os.getpid()), *self.arguments],
@@ -147,11 +157,9 @@ class Site:
         self.folder, self.pool = site_folder(lake), pool_name(lake)
         self.foreign_url = os.environ.get("PREFECT_API_URL", "")
         self.api_url = self.foreign_url or options.api_url
-        self.server = Program(
-            "server",
-            ["prefect", "server", "start", "--host", options.host, "--port", str(options.port)],
-            self.folder,
-        )
+        server = ["flows.site_server", "start", "--host", options.host, "--port", str(options.port)]
+        origins = [word for origin in options.origins for word in ("--origin", origin)]
+        self.server = Program("server", [*server, *origins], self.folder)
         # The same name each time: the UI shows one worker, not one for each start.
         pool = ["--pool", self.pool, "--type", "process", "--name", socket.gethostname()]
         self.worker = Program("worker", ["prefect", "worker", "start", *pool], self.folder)
@@ -174,11 +182,18 @@ class Site:
 
     def start(self) -> None:
         """Start what is missing, and deploy. Raises GristmillError if the server does not come up."""
-        write_profile(
-            self.folder, settings(self.folder, None if self.foreign_url else self.options)
-        )
+        for line in keep_private(self.folder, database_files(self.options.database)):
+            self.output.note(line)
+        if self.foreign_url:
+            write_profile(self.folder, settings(self.folder, None))
+        else:
+            auth = auth_string(self.folder)
+            write_profile(self.folder, settings(self.folder, self.options, auth))
+            write_entrance(self.folder, self.api_url.removesuffix("/api"), auth)
         os.environ.update(environment(self.folder))
-        if not self.foreign_url:
+        if self.foreign_url:
+            check_password(self.foreign_url)
+        else:
             self._start_server()
         self._deploy()
         began = datetime.now(UTC)
@@ -245,6 +260,8 @@ class Site:
         return {
             "api_url": self.api_url,
             "ui": ui_url(self.api_url),
+            "open": None if self.foreign_url else entrance_file(self.folder).as_uri(),
+            "auth_file": None if self.foreign_url else str(auth_file(self.folder)),
             "lake": self.lake.url,
             "pool": self.pool,
             "recipes": list(self.recipes),
@@ -257,9 +274,9 @@ class Site:
 
     def write_description(self) -> None:
         """Write the site's file."""
-        partial = self.folder / "site.json.partial"
-        partial.write_text(json.dumps(self.describe(), indent=1, sort_keys=True))
-        partial.replace(self.folder / "site.json")
+        write_private(
+            self.folder / "site.json", json.dumps(self.describe(), indent=1, sort_keys=True)
+        )
 
     # --- programs ------------------------------------------------------------------------------
 

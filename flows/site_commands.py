@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from flows.output import Output
 from flows.server import prefect_answers
-from flows.site_settings import SiteOptions, check_versions, site_folder
+from flows.site_secret import LOCK, site_folder
+from flows.site_settings import SiteOptions, check_versions
 from pipeline.display import duration, plural
 from storage.errors import GristmillError, NotFoundError
 from storage.lake import Lake
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-LOCK = "site"
 
 LAST_S = 5.0
 """Time for the last of a process that has stopped its work and released the lake."""
@@ -62,10 +61,19 @@ def run_site(
 
 def _show_ready(console: "Console", document: dict[str, Any]) -> None:
     console.print(f"ready after {document['ready_s']} s: {document['ui']}", soft_wrap=True)
+    _show_entrance(console, document)
     console.print(
         "Ctrl-C stops it; 'gristmill status' and 'gristmill down' work from elsewhere.",
         soft_wrap=True,
     )
+
+
+def _show_entrance(console: "Console", document: dict[str, Any]) -> None:
+    if document.get("open"):
+        console.print(f"log in by opening {document['open']}", soft_wrap=True)
+        console.print(
+            f"(from another machine, with what {document['auth_file']} holds)", soft_wrap=True
+        )
 
 
 def stop_site(output: Output, location: str, *, timeout_s: float) -> None:
@@ -142,6 +150,7 @@ def _show_status(console: "Console", document: dict[str, Any]) -> None:
         console.print(f"starting or stopping (pid {document['pid']})")
         return
     console.print(f"{document['ui']}  (pid {document['pid']}, since {document['since']})")
+    _show_entrance(console, document)
     if not document["answers"]:
         console.print("the Prefect server does not answer just now; the site starts it again")
         return

@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 import socket
 import sqlite3
 import urllib.parse
@@ -17,13 +16,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from flows.server import prefect_answers
+from flows.site_secret import CLIENT_AUTH, SERVER_AUTH, site_auth, write_private
 from storage.errors import ConfigError
-from storage.lake import Lake
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
-AUTH = "PREFECT_SERVER_API_AUTH_STRING"
-"""user:password that the server asks for; Prefect's own variable, so that nothing of ours holds it."""
 
 DATABASE = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 
@@ -39,6 +33,15 @@ class SiteOptions:
     port: int = 4200
     database: str = ""
     """A URL such as postgresql+asyncpg://user:password@host/name; empty: SQLite in the site's folder."""
+    origins: tuple[str, ...] = ()
+    """Where browsers may find the site, too, such as https://mill.example.org behind a proxy."""
+
+    def __post_init__(self) -> None:
+        for origin in self.origins:
+            if not _is_origin(origin):
+                raise ConfigError(
+                    f"--origin: expected http(s)://name or http(s)://name:port, got {origin!r}"
+                )
 
     @property
     def api_url(self) -> str:
@@ -47,9 +50,26 @@ class SiteOptions:
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/api"
 
 
-def site_folder(lake: Lake) -> Path:
-    """Where the site of a lake keeps database, settings and logs; on this machine also for a lake in a bucket."""
-    return (lake.root or lake.cache) / "site"
+def _is_origin(text: str) -> bool:
+    try:
+        parts = urllib.parse.urlsplit(text)
+        has_name = bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc
+    except ValueError:  # a port that is not a number, half an address
+        return False
+    return (
+        has_name
+        and text == f"{parts.scheme}://{parts.netloc}"
+        and parts.scheme in ("http", "https")
+    )
+
+
+def own_origins(options: SiteOptions) -> tuple[str, ...]:
+    """Where pages of the site may come from: the address it listens on, and what the user says."""
+    return (
+        options.api_url.removesuffix("/api"),
+        f"http://localhost:{options.port}",
+        *options.origins,
+    )
 
 
 def ui_url(api_url: str) -> str:
@@ -57,8 +77,11 @@ def ui_url(api_url: str) -> str:
     return f"{api_url.removesuffix('/').removesuffix('/api')}/v2/dashboard"
 
 
-def settings(folder: Path, options: SiteOptions | None) -> dict[str, str]:
-    """Prefect's settings for everything that the site starts; `options` None: a server that runs elsewhere."""
+def settings(folder: Path, options: SiteOptions | None, auth: str = "") -> dict[str, str]:
+    """Prefect's settings for everything that the site starts; `options` None: a server that runs elsewhere.
+
+    `auth` is the user:password of the site's own server and of its clients.
+    """
     values = {
         "PREFECT_LOCAL_STORAGE_PATH": str(folder / "storage"),
         "PREFECT_CLI_PROMPT": "false",
@@ -77,8 +100,11 @@ def settings(folder: Path, options: SiteOptions | None) -> dict[str, str]:
         "PREFECT_API_URL": options.api_url,
         "PREFECT_SERVER_API_HOST": options.host,
         "PREFECT_SERVER_API_PORT": str(options.port),
-        # A browser on another machine has to ask the address that it loaded the page from.
-        "PREFECT_SERVER_UI_API_URL": options.api_url if options.host in LOOPBACK else "/api",
+        SERVER_AUTH: auth,
+        CLIENT_AUTH: auth,
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": ",".join(own_origins(options)),
+        # A browser has to ask the address that it loaded the page from, whatever the site is called there.
+        "PREFECT_SERVER_UI_API_URL": "/api",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
@@ -94,26 +120,24 @@ def settings(folder: Path, options: SiteOptions | None) -> dict[str, str]:
 
 
 def write_profile(folder: Path, values: Mapping[str, str]) -> None:
-    """Write the site's settings as a Prefect profile, readable by its owner alone: a database's URL has a password."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the site's settings as a Prefect profile, readable by its owner alone: it holds passwords."""
     lines = ['active = "gristmill"', "", "[profiles.gristmill]"]
     # A JSON string is a TOML string, too.
     lines += [f"{key} = {json.dumps(value)}" for key, value in sorted(values.items())]
-    path = folder / "profiles.toml"
-    partial = folder / "profiles.toml.partial"
-    partial.touch(mode=0o600)
-    partial.write_text("\n".join(lines) + "\n")
-    partial.replace(path)
+    write_private(folder / "profiles.toml", "\n".join(lines) + "\n")
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """What a process needs in its environment to use the site's profile; an own PREFECT_... of the user still counts."""
+    """What a process needs in its environment to use the site's profile.
+
+    An own PREFECT_... of the user still counts, except for the password of the site's own server.
+    """
     return {
         "PREFECT_HOME": str(folder),
         "PREFECT_PROFILES_PATH": str(folder / "profiles.toml"),
         "PREFECT_PROFILE": "gristmill",
         "DO_NOT_TRACK": "1",
-    } | ({"PREFECT_API_AUTH_STRING": auth} if (auth := os.environ.get(AUTH)) else {})
+    } | site_auth(folder)
 
 
 # --- what is refused before anything starts ----------------------------------------------------
@@ -134,12 +158,7 @@ def check_versions() -> None:
 
 
 def check_address(options: SiteOptions) -> None:
-    """Raise ConfigError if the server may not, or cannot, listen there."""
-    if options.host not in LOOPBACK and ":" not in os.environ.get(AUTH, ""):
-        raise ConfigError(
-            f"--host {options.host}: other machines could start work here; set {AUTH}=user:password first, "
-            "or leave --host out"
-        )
+    """Raise ConfigError if the server cannot listen there."""
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -167,6 +186,14 @@ def check_database(url: str, folder: Path) -> None:
         raise ConfigError(
             f"--database: expected postgresql+asyncpg://user:password@host/name or sqlite+aiosqlite:///path, got {scheme}://..."
         )
+
+
+def database_files(url: str) -> list[Path]:
+    """Files of a SQLite database that lies where the user wants it; it holds secrets wherever it lies."""
+    if not url.startswith("sqlite+aiosqlite:///"):
+        return []
+    path = url.partition(":///")[2]
+    return [Path(path + end) for end in ("", "-wal", "-shm", "-journal")]
 
 
 def _check_sqlite(path: Path) -> None:

@@ -1,8 +1,10 @@
 """Takes the README's pictures of a site from the site itself, once it has built and trained the quick-start.
 
 gristmill up quickstart --now                           # until the run of train-on-snapshot is Trained
-python flows/pictures/take.py http://127.0.0.1:4200     # in another terminal; needs gristmill[ui] and chromium
+python flows/pictures/take.py lake     # in another terminal; needs gristmill[ui] and chromium
 """
+
+import base64
 
 import json
 import shutil
@@ -17,10 +19,12 @@ HERE = Path(__file__).parent
 MARGIN = 12
 
 
-def newest(site: str, what: str, question: dict[str, Any]) -> dict[str, Any]:
+def newest(site: dict[str, Any], what: str, question: dict[str, Any]) -> dict[str, Any]:
     """The first row of an answer of Prefect's API."""
-    headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"{site}/api/{what}", json.dumps(question).encode(), headers)
+    auth = base64.b64encode(Path(site["auth_file"]).read_bytes()).decode()
+    headers = {"Content-Type": "application/json", "Authorization": f"Basic {auth}"}
+    url = f"{site['api_url']}/{what}"
+    request = urllib.request.Request(url, json.dumps(question).encode(), headers)
     with urllib.request.urlopen(request) as answer:
         return json.load(answer)[0]
 
@@ -36,10 +40,10 @@ def take(page: Page, name: str, top: Locator, end: Locator, width: float) -> Non
     page.screenshot(path=HERE / name, clip=area)
 
 
-def take_card(page: Page, site: str, key: str, name: str, end: str) -> None:
+def take_card(page: Page, site: dict[str, Any], key: str, name: str, end: str) -> None:
     """A card from its title to some text in it."""
     card = newest(site, "artifacts/latest/filter", {"artifacts": {"key": {"any_": [key]}}})
-    page.goto(f"{site}/v2/artifacts/artifact/{card['latest_id']}")
+    page.goto(f"artifacts/artifact/{card['latest_id']}")
     body = page.locator(".prose")
     body.get_by_text(end).first.wait_for()
     box = body.bounding_box()
@@ -47,8 +51,9 @@ def take_card(page: Page, site: str, key: str, name: str, end: str) -> None:
     take(page, name, body.locator("h1"), body.get_by_text(end).first, box["width"])
 
 
-def main(site: str) -> None:
+def main(lake: Path) -> None:
     """Take all three."""
+    site = json.loads((lake / "site/site.json").read_text())
     builds = {
         "flows": {"name": {"any_": ["build-corpus"]}},
         "flow_runs": {"state": {"name": {"any_": ["Promoted"]}}},
@@ -58,8 +63,11 @@ def main(site: str) -> None:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]
         )
-        page = browser.new_page(viewport={"width": 1400, "height": 3000})
-        page.goto(f"{site}/v2/runs/flow-run/{run['id']}?tab=TaskRuns")
+        base = site["ui"].removesuffix("dashboard")
+        page = browser.new_page(viewport={"width": 1400, "height": 3000}, base_url=base)
+        page.goto(site["open"])
+        page.wait_for_url("**/dashboard**")
+        page.goto(f"runs/flow-run/{run['id']}?tab=TaskRuns")
         page.get_by_text("Settle every document's fate").first.wait_for()
         timeline = page.locator("canvas").first
         box = timeline.bounding_box()
@@ -73,4 +81,4 @@ def main(site: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1].removesuffix("/"))
+    main(Path(sys.argv[1]))

@@ -7,6 +7,7 @@ outcome, and memory, processes and open files of the site; then the size of its 
 """
 
 import argparse
+import base64
 import json
 import os
 import random
@@ -120,19 +121,20 @@ def belongings(lake: Path) -> dict[str, tuple[int, int]]:
             continue
         if f"PREFECT_HOME={lake / 'site'}".encode() not in variables and str(lake) not in command:
             continue
-        kinds = {"server start": "server", "worker start": "worker", "flows.cli up": "site"}
+        kinds = {"site_server start": "server", "worker start": "worker", "flows.cli up": "site"}
         kind = next((name for part, name in kinds.items() if part in command), "run")
         found[f"{kind}-{folder.name}"] = (pages * os.sysconf("SC_PAGE_SIZE"), files)
     return found
 
 
-def ended(port: int) -> list[str]:
+def ended(lake: Path, port: int) -> list[str]:
     """Outcomes of the builds that have ended, oldest first."""
     question = {"flows": {"name": {"any_": ["build-corpus"]}}, "sort": "EXPECTED_START_TIME_ASC"}
+    auth = base64.b64encode((lake / "site/auth-string").read_bytes()).decode()
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/api/flow_runs/filter",
         json.dumps(question).encode(),
-        {"Content-Type": "application/json"},
+        {"Content-Type": "application/json", "Authorization": f"Basic {auth}"},
     )
     with urllib.request.urlopen(request, timeout=20) as answer:
         rows = json.load(answer)
@@ -162,7 +164,7 @@ def main() -> None:
                 if site.poll() is not None:
                     raise SystemExit(f"the site has ended with code {site.returncode}")
                 try:
-                    outcomes = ended(options.port)
+                    outcomes = ended(lake, options.port)
                 except OSError:
                     continue
                 if len(outcomes) <= max(seen, 0):

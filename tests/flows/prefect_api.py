@@ -1,5 +1,6 @@
 """What tests ask a Prefect server, without importing Prefect."""
 
+import base64
 import json
 import time
 import urllib.error
@@ -16,10 +17,13 @@ def ask(
     environment: Mapping[str, str], path: str, question: Any = None, *, method: str | None = None
 ) -> Any:
     """One POST to the server's API, or without a question one GET; or another method."""
+    headers = {"Content-Type": "application/json"}
+    if auth := environment.get("PREFECT_API_AUTH_STRING"):
+        headers["Authorization"] = f"Basic {base64.b64encode(auth.encode()).decode()}"
     request = urllib.request.Request(
         f"{environment['PREFECT_API_URL']}/{path}",
         None if question is None else json.dumps(question).encode(),
-        {"Content-Type": "application/json"},
+        headers,
         method=method,
     )
     for _ in range(120):

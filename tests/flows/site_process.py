@@ -58,6 +58,8 @@ class SiteProcess:
                 break
         assert text, self.log()
         self.ready = json.loads(text)
+        if self.ready["auth_file"]:
+            self.api["PREFECT_API_AUTH_STRING"] = Path(self.ready["auth_file"]).read_text()
 
     def log(self) -> str:
         """What it said on stderr so far."""

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -186,22 +185,13 @@ def test_work_asked_for_twice_is_done_once(site: SiteProcess, undisturbed: dict[
     ]
     others = [record, record, record | {"id": "7d9a3c8e-8f53-4f0a-9d6b-0f7b4c7f1a11"}]
     for event in others:  # the same one again, and a copy under another id
-        _post(site, "events", [event])
+        ask(site.api, "events", [event])
     site.wait_for("train-on-snapshot", {"Trained"}, 180)
     runs = site.wait_for("train-on-snapshot", {"Already trained"}, 90)
     assert sorted(run["state_name"] for run in runs) == ["Already trained", "Trained"]
     builds = [run["state_name"] for run in site.runs("build-corpus")]
     assert sorted(builds) in (["Cancelled", "Promoted"], ["Promoted", "Unchanged"])
     assert_as_undisturbed(site, undisturbed)
-
-
-def _post(site: SiteProcess, path: str, body: Any) -> None:
-    request = urllib.request.Request(
-        f"{site.api['PREFECT_API_URL']}/{path}",
-        json.dumps(body).encode(),
-        {"Content-Type": "application/json"},
-    )
-    urllib.request.urlopen(request, timeout=20).close()
 
 
 @pytest.mark.slow

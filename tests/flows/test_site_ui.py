@@ -129,6 +129,8 @@ def page(browser: "Browser", site: SiteProcess) -> "Iterator[Page]":
         dialogs.append(dialog.message)
         dialog.dismiss()
 
+    page.goto(site.ready["open"])
+    page.wait_for_url("**/dashboard**")
     page.on("dialog", dismiss)
     page.on("request", lambda request: requests.append(request.url))
     yield page
