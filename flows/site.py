@@ -24,6 +24,7 @@ from flows.config import Recipe
 from flows.output import Output
 from flows.recipe import find_recipe, load_recipe
 from flows.server import check_password, prefect_answers
+from flows.site_port import keep_port
 from flows.site_secret import (
     auth_file,
     auth_string,
@@ -167,6 +168,7 @@ class Site:
         self.is_new_server = False
         self.told: list[str] = []
         self.silent_since: float | None = None
+        self.held: list[socket.socket] = []
 
     def check(self) -> None:
         """Refuse what cannot work. Raises ConfigError."""
@@ -189,6 +191,7 @@ class Site:
         else:
             auth = auth_string(self.folder)
             write_profile(self.folder, settings(self.folder, self.options, auth))
+            self.held = keep_port(self.options.host, self.options.port)
             write_entrance(self.folder, self.api_url.removesuffix("/api"), auth)
         os.environ.update(environment(self.folder))
         if self.foreign_url:
@@ -226,6 +229,8 @@ class Site:
         self._stop_runs()
         self.worker.stop(10.0)
         self.server.stop(15.0)
+        for one in self.held:
+            one.close()
 
     def _stop_runs(self) -> None:
         """SIGTERM to each flow run, and SIGKILL to the process groups of those that have not ended in time."""

@@ -12,6 +12,7 @@ from prefect.server.api.server import create_app
 from prefect.settings import get_current_settings
 
 from flows.site_guard import Door, Guard
+from flows.site_port import server_sockets
 
 
 def main() -> None:
@@ -32,16 +33,15 @@ def main() -> None:
         server.api.auth_string.get_secret_value(),
         "/v2/dashboard",
     )
-    uvicorn.run(
+    config = uvicorn.Config(
         guard,
-        host=options.host,
-        port=options.port,
         log_level=server.logging_level.lower(),
         timeout_keep_alive=server.api.keepalive_timeout,
         ws_ping_interval=server.api.websocket_ping_interval,
         ws_ping_timeout=server.api.websocket_ping_timeout,
         server_header=False,
     )
+    uvicorn.Server(config).run(server_sockets(options.host, options.port))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ python flows/pictures/take.py lake     # in another terminal; needs gristmill[ui
 """
 
 import base64
-
 import json
 import shutil
 import sys
