@@ -1,11 +1,8 @@
 """What a watcher of `gristmill up` sees in a real browser: the quick-start builds, trains and shows itself, and no text acts."""
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,33 +10,14 @@ import pytest
 
 from flows.recipe import find_recipe
 
+from .browser import NEEDS_BROWSER, open_browser
 from .prefect_api import ask, wait_until
 from .site_process import SiteProcess
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Dialog, Locator, Page
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-
-
-def _browser() -> str | None:
-    """GRISTMILL_BROWSER, or the first that is installed."""
-    given = os.environ.get("GRISTMILL_BROWSER")
-    return given or next(filter(None, map(shutil.which, BROWSERS)), None)
-
-
-pytestmark = [
-    pytest.mark.prefect,
-    pytest.mark.timeout(900),
-    pytest.mark.skipif(
-        find_spec("playwright") is None,
-        reason="the package playwright is not installed: pip install 'gristmill[ui]'",
-    ),
-    pytest.mark.skipif(
-        _browser() is None,
-        reason=f"no browser: none of {', '.join(BROWSERS)} is installed, GRISTMILL_BROWSER is not set",
-    ),
-]
+pytestmark = [pytest.mark.prefect, pytest.mark.timeout(900), *NEEDS_BROWSER]
 
 HOSTILE = (
     "<script>window.harm=1</script><img src=x onerror=alert(1)> "
@@ -104,13 +82,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SiteProcess]:
 @pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
     """The browser, without a window."""
-    from playwright.sync_api import sync_playwright  # not there, the tests are skipped
-
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-quic"]
-        browser = playwright.chromium.launch(executable_path=_browser(), args=arguments)
+    with open_browser() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
