@@ -24,7 +24,7 @@ from flows.config import Recipe
 from flows.output import Output
 from flows.recipe import find_recipe, load_recipe
 from flows.server import check_password, prefect_answers
-from flows.site_port import keep_port
+from flows.site_port import close, keep_port
 from flows.site_secret import (
     auth_file,
     auth_string,
@@ -229,8 +229,7 @@ class Site:
         self._stop_runs()
         self.worker.stop(10.0)
         self.server.stop(15.0)
-        for one in self.held:
-            one.close()
+        close(self.held)
 
     def _stop_runs(self) -> None:
         """SIGTERM to each flow run, and SIGKILL to the process groups of those that have not ended in time."""

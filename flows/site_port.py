@@ -5,6 +5,16 @@ address where both ask for it (SO_REUSEPORT) and are of one user.
 """
 
 import socket
+from errno import EADDRNOTAVAIL
+from socket import (
+    AF_INET6,
+    IPPROTO_IPV6,
+    IPV6_V6ONLY,
+    SO_REUSEADDR,
+    SO_REUSEPORT,
+    SOCK_STREAM,
+    SOL_SOCKET,
+)
 
 
 def keep_port(host: str, port: int) -> list[socket.socket]:
@@ -23,16 +33,30 @@ def server_sockets(host: str, port: int) -> list[socket.socket]:
 
 
 def _bind(host: str, port: int, *, among_past: bool) -> list[socket.socket]:
-    bound = []
-    stream = socket.SOCK_STREAM
-    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=stream):
-        one = socket.socket(family, kind, protocol)
+    bound: list[socket.socket] = []
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=SOCK_STREAM):
+        try:
+            one = socket.socket(family, kind, protocol)
+        except OSError:  # localhost is ::1, too, which not every machine has
+            continue
         bound.append(one)
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(among_past))
-        if (
-            family == socket.AF_INET6
-        ):  # :: is every address of this machine, the old ones among them
-            one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
-        one.bind(address)
+        one.setsockopt(SOL_SOCKET, SO_REUSEPORT, 1)
+        one.setsockopt(SOL_SOCKET, SO_REUSEADDR, int(among_past))
+        if family == AF_INET6:  # :: is every address of this machine, those of IPv4 among them
+            one.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, int(host != "::"))
+        try:
+            one.bind(address)
+        except OSError as error:
+            bound.pop().close()
+            if error.errno != EADDRNOTAVAIL:
+                close(bound)
+                raise
+    if not bound:
+        raise OSError(EADDRNOTAVAIL, f"{host} is no address of this machine")
     return bound
+
+
+def close(sockets: list[socket.socket]) -> None:
+    """Close them all."""
+    for one in sockets:
+        one.close()

@@ -84,12 +84,27 @@ def test_taken_port_is_refused(gristmill: Command, tmp_path: Path) -> None:
     assert "--port" in answer.err
 
 
-def test_open_address_needs_a_password(gristmill: Command, tmp_path: Path) -> None:
-    """Whoever reaches the server can start work on this machine."""
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_unusable_password_is_refused(
+    gristmill: Command, tmp_path: Path, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reaches the server can start work on this machine, so none is started without one."""
+    monkeypatch.setenv("PREFECT_SERVER_API_AUTH_STRING", "s3cret")
     recipe = site_recipe(tmp_path / "corpus")
-    answer = gristmill("up", recipe, "--lake", tmp_path / "lake", "--host", "0.0.0.0")
+    arguments = ("--lake", tmp_path / "lake", "--host", host, "--port", free_port())
+    answer = gristmill("up", recipe, *arguments)
     assert answer.code == 2
-    assert "PREFECT_SERVER_API_AUTH_STRING=user:password" in answer.err
+    assert "PREFECT_SERVER_API_AUTH_STRING: expected user:password" in answer.err
+    assert "s3cret" not in answer.err
+
+
+def test_origin_that_is_none_is_refused(gristmill: Command, tmp_path: Path) -> None:
+    """A path would never match."""
+    recipe = site_recipe(tmp_path / "corpus")
+    arguments = ("--lake", tmp_path / "lake", "--origin", "https://mill.example.org/ui")
+    answer = gristmill("up", recipe, *arguments)
+    assert answer.code == 2
+    assert "--origin: expected http(s)://name" in answer.err and "/ui" in answer.err
 
 
 @pytest.mark.parametrize(
