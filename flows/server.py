@@ -30,9 +30,9 @@ def prefect_answers(api_url: str, timeout_s: float = HEALTH_TIMEOUT_S) -> bool:
 def use_prefect(output: Output, flow: bool | None, lake: Lake | None = None) -> bool:
     """Whether to go through Prefect: `flow` as asked, or None to do so exactly if PREFECT_API_URL answers.
 
-    The server of `lake`'s own site is sent its password unasked. A server that asks for one and gets none it knows is a
-    ConfigError. With `flow` and no server it raises ConfigError: the server that Prefect would start by itself for one run takes
-    half a minute, often fails on a busy machine, and shows nothing afterwards.
+    The server of the running site of `lake` is sent the site's password. Raises ConfigError if a server does not take
+    the password it gets, and with `flow` if there is no server: the one that Prefect would start by itself for one run
+    takes half a minute, often fails on a busy machine, and shows nothing afterwards.
     """
     if flow is False:
         return False

@@ -135,8 +135,12 @@ def _running(lake: Lake) -> dict[str, Any] | None:
     holder = lake.lock_holder(LOCK)
     if not holder:
         return None
-    with suppress(OSError, ValueError):
+    try:
         return json.loads((site_folder(lake) / "site.json").read_text())
+    except PermissionError as error:
+        raise GristmillError(f"{lake}: another user runs its site; ask as that user") from error
+    except (OSError, ValueError):  # not written yet
+        pass
     pid = holder.partition("(pid ")[2].partition(" ")[0]
     if not pid.isdigit():
         raise GristmillError(f"{lake}: the site has just begun to start; try again in a second")
