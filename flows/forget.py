@@ -9,7 +9,7 @@ from flows.progress import show_progress
 from flows.receipts import receipt_text, write_receipt
 from pipeline.display import plural, size
 from pipeline.forget import forget, make_plan, newest_promoted
-from pipeline.normalize import content_hash
+from pipeline.normalize import comparable, content_hash
 from pipeline.selection import Request, Selection, select
 from storage.catalog import list_corpora
 from storage.errors import ConfigError, InputError, Interrupted, NotFoundError
@@ -90,8 +90,12 @@ def content_hash_of(text: str) -> str:
 
 
 def _read_text(path: str) -> str:
+    """The text in a file, as documents are compared with it."""
+    import pyarrow as pa
+
     try:
-        return Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8")
+        return comparable(pa.array([text]), "")[0].as_py()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is no UTF-8 text"
         raise InputError(f"--like {path}: cannot be read: {why}") from error
