@@ -126,7 +126,8 @@ def _build(
     overrides: Sequence[str],
     flow: bool | None,
 ) -> Document:
-    config = load_recipe(recipe, overrides).build  # before anything else: a typo must not cost time
+    # Before anything else: a typo must not cost time.
+    config = load_recipe(recipe, overrides, output.note).build
     root = find_recipe(recipe).parent
     if use_prefect(output, flow):
         from flows.corpus import build_corpus  # late: prefect takes a second
@@ -184,7 +185,7 @@ def _train(
     flow: bool | None,
     events: int | None = None,
 ) -> Document:
-    settings = load_recipe(recipe, overrides)
+    settings = load_recipe(recipe, overrides, output.note)
     for option, value in (("--snapshot", ref), ("--run", run)):
         if value == "":  # a variable of a script that was never set
             raise ConfigError(f"{option}: expected a name, got an empty text; leave it out")
