@@ -163,7 +163,8 @@ def dedup(
         typer.Option(
             "--pairs",
             metavar="PAIRS",
-            help="List each removed row, the kept one and how alike they are: .jsonl, .csv or .parquet.",
+            help="List each removed row, the kept one and how similar they are: .jsonl, .csv or .parquet. In .csv a ' "
+            "stands before cells that a spreadsheet would run as formulas.",
         ),
     ] = None,
     against: Annotated[

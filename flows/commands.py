@@ -22,7 +22,7 @@ from flows.server import use_prefect
 from flows.tables import evaluation_table, funnel_table, shown_text
 from model.records import begun_run
 from pipeline.build import build
-from pipeline.display import short, visible
+from pipeline.display import short
 from pipeline.executor import Executor
 from storage.catalog import resolve
 from storage.errors import BusyError, ConfigError, GateError, NotFoundError
@@ -126,7 +126,8 @@ def _build(
     overrides: Sequence[str],
     flow: bool | None,
 ) -> Document:
-    config = load_recipe(recipe, overrides).build  # before anything else: a typo must not cost time
+    # Before anything else: a typo must not cost time.
+    config = load_recipe(recipe, overrides, output.note).build
     root = find_recipe(recipe).parent
     lake = Lake.open(location)
     if use_prefect(output, flow, lake):
@@ -184,7 +185,7 @@ def _train(
     flow: bool | None,
     events: int | None = None,
 ) -> Document:
-    settings = load_recipe(recipe, overrides)
+    settings = load_recipe(recipe, overrides, output.note)
     for option, value in (("--snapshot", ref), ("--run", run)):
         if value == "":  # a variable of a script that was never set
             raise ConfigError(f"{option}: expected a name, got an empty text; leave it out")
@@ -264,7 +265,7 @@ def train_here(
         def on_event(row: Document) -> None:
             send(row)
             tell = output.detail if row["event"] in ("sample", "checkpoint") else output.note
-            tell(visible(row["message"]))
+            tell(row["message"])
 
         result = train(snapshot, lake, config, run=run, on_step=on_step, on_event=on_event)
     return train_document(result)
@@ -336,8 +337,7 @@ def sample_run(
     loaded = load_run(lake, name, output.note)
     text = sample_text(loaded.model, loaded.tokenizer, prompt, config)
     document = {"run": name, "step": loaded.step, "prompt": prompt, "text": text}
-    # console.out, because print would wrap lines that are the model's own.
-    output.result(document, lambda console: console.out(visible(text)))
+    output.result(document, text)
 
 
 def evaluate_model(

@@ -101,6 +101,11 @@ def dedup_rows(
         output.note(
             f"note: {plural(result.repeated_ids, 'document')} had an id that another one has too"
         )
+    if result.marked_pairs:
+        output.note(
+            f"note: {plural(result.marked_pairs, 'row')} of {pairs} have a ' before what a spreadsheet would take for a "
+            "formula, or control characters shown; .jsonl and .parquet list them as they are"
+        )
     if result.rejected:
         output.note(
             f"WARNING: {plural(result.rejected, 'row')} cannot be used and {_is(result.rejected)} not in {out}; see "

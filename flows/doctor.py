@@ -22,6 +22,7 @@ from pipeline.display import plural, size
 from pipeline.recall_view import found_probability
 from storage.errors import GristmillError
 from storage.lake import Lake
+from storage.redaction import without_secrets
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -276,12 +277,12 @@ def _free_disk(name: str, folder: Path, where: str) -> Check:
 def _prefect() -> Check:
     api_url = os.environ.get("PREFECT_API_URL") or DEFAULT_API_URL
     if prefect_answers(api_url):
-        return Check("prefect server", "ok", f"answers at {api_url}")
+        return Check("prefect server", "ok", f"answers at {without_secrets(api_url)}")
     if os.environ.get("PREFECT_API_URL"):
         return Check(
             "prefect server",
             "warning",
-            f"no answer at PREFECT_API_URL={api_url}",
+            f"no answer at PREFECT_API_URL={without_secrets(api_url)}",
             "start it, or unset PREFECT_API_URL; nothing but --flow needs it",
         )
     with socket.socket() as probe:

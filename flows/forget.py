@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from flows.output import Output, say
 from flows.progress import show_progress
 from flows.receipts import receipt_text, write_receipt
-from pipeline.display import plural, size, visible
+from pipeline.display import plural, size
 from pipeline.forget import forget, make_plan, newest_promoted
-from pipeline.normalize import content_hash
+from pipeline.normalize import comparable, content_hash
 from pipeline.selection import Request, Selection, select
 from storage.catalog import list_corpora
 from storage.errors import ConfigError, InputError, Interrupted, NotFoundError
@@ -73,7 +73,7 @@ def forget_documents(
     path = receipt.pop("path")
 
     def show(console: "Console") -> None:
-        console.print(visible(receipt_text(receipt, at_most=SHOWN)), soft_wrap=True)
+        console.print(receipt_text(receipt, at_most=SHOWN), soft_wrap=True)
         console.print(f"receipt: {lake.where(path)}", soft_wrap=True)
         console.print(
             "their bytes still lie in older snapshots; 'gristmill gc --purge' removes them"
@@ -90,8 +90,12 @@ def content_hash_of(text: str) -> str:
 
 
 def _read_text(path: str) -> str:
+    """The text in a file, as documents are compared with it."""
+    import pyarrow as pa
+
     try:
-        return Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8")
+        return comparable(pa.array([text]), "")[0].as_py()
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or "it is no UTF-8 text"
         raise InputError(f"--like {path}: cannot be read: {why}") from error
@@ -124,9 +128,9 @@ def _ask(output: Output, ref: str, selection: Selection) -> None:
             f"forget: would forget {plural(len(selection.documents), 'document')} of {ref}; nobody can be asked here, so "
             "look at them with --dry-run and say --yes"
         )
-    from rich.console import Console
+    from flows.console import PlainConsole
 
-    _show(Console(stderr=True, markup=False, highlight=False, emoji=False), ref, selection)
+    _show(PlainConsole(stderr=True), ref, selection)
     say("forget them? [y/N] ", sys.stderr)
     if input().strip().lower() not in ("y", "yes"):
         raise Interrupted("nothing was forgotten; if you change your mind")
@@ -154,9 +158,7 @@ def _show(console: "Console", ref: str, selection: Selection) -> None:
     for row in documents.slice(0, SHOWN).to_pylist():
         same = "  (same text)" if row["why"] == "same_text" else ""
         stored = size(row["num_bytes"]) if row["stored"] else "text not stored"
-        console.print(
-            visible(f"{row['id']}  {row['uri']}  {row['fate']}, {stored}{same}"), soft_wrap=True
-        )
+        console.print(f"{row['id']}  {row['uri']}  {row['fate']}, {stored}{same}", soft_wrap=True)
     if len(documents) > SHOWN:
         console.print(f"... and {len(documents) - SHOWN:,} more")
     kept = documents["fate"].to_pylist().count("kept")

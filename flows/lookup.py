@@ -8,7 +8,7 @@ import orjson
 from flows.output import Output
 from flows.runs import is_run, newest_run, run_in_folder
 from flows.tables import domains_table, funnel_table, gates_table, rules_table, totals
-from pipeline.display import moment, size, visible
+from pipeline.display import moment, size
 from pipeline.recall_view import guard_in_words, in_words
 from storage.catalog import list_corpora, read_manifest, resolve, versions
 from storage.errors import ConfigError, InputError, NotFoundError
@@ -63,7 +63,7 @@ def inspect_lake(output: Output, location: str, *, report: str | None) -> None:
                     f"{line['tokens']:,} tokens  {moment(line['created_at'])}"
                 )
         for run in runs:
-            console.print(f"  run {visible(run)}")
+            console.print(f"  run {run}")
         if not corpora and not runs:
             console.print("  nothing yet; 'gristmill run quickstart' is a start")
 
@@ -132,7 +132,7 @@ def _show(console: "Console", manifest: Manifest) -> None:
     ):
         if told:
             console.print()
-            console.print(visible(told), soft_wrap=True)
+            console.print(told, soft_wrap=True)
     for note in manifest.summary.get("notes", []):
         console.print(f"note: {note}", soft_wrap=True)
 
@@ -146,7 +146,7 @@ def dump_snapshot(output: Output, ref: str, location: str, *, fates: bool) -> No
     )
     before = b"[\n" if output.as_json else b""
     for row in rows:
-        output.write(before + orjson.dumps(row))
+        output.write_json(before + orjson.dumps(row))
         before = b",\n" if output.as_json else b"\n"
     if output.as_json:
         output.write(b"\n]\n" if before == b",\n" else b"[]\n")

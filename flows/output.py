@@ -6,7 +6,6 @@
 import io
 import json
 import os
-import re
 import shlex
 import signal
 import sys
@@ -18,7 +17,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
+from pipeline.display import INVISIBLE, visible
 from storage.errors import GristmillError, Interrupted
+from storage.redaction import without_secrets
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,11 +54,24 @@ class Output:
         if self.verbose:
             say(text, sys.stderr)
 
-    def result(self, document: dict[str, Any], show: Callable[["Console"], None]) -> None:
-        """Print the command's result: the document with --json, else whatever `show` prints."""
-        self.write(_json_lines(document) if self.as_json else _as_shown(show))
+    def result(self, document: dict[str, Any], show: Callable[["Console"], None] | str) -> None:
+        """Print the command's result: the document with --json, else what `show` prints, or the text that it is.
+
+        A text goes to a file or a pipe as it is; a terminal shows what it would obey.
+        """
+        if self.as_json:
+            self.write(_json_lines(document))
+        elif isinstance(show, str):
+            shown = visible(show) if sys.stdout.isatty() else show
+            self.write(f"{shown}\n".encode(sys.stdout.encoding, errors="replace"))
+        else:
+            self.write(_as_shown(show))
         self.flush()
         self.has_result = True
+
+    def write_json(self, data: bytes) -> None:
+        """Write a piece of JSON to stdout as it is; on a terminal with escapes for what it would obey."""
+        self.write(_escaped(data.decode()).encode() if sys.stdout.isatty() else data)
 
     def write(self, data: bytes) -> None:
         """Write to stdout. Raises GristmillError if that fails, unless its reader has gone: that ends the command well."""
@@ -71,37 +85,30 @@ class Output:
 
 
 def say(text: str, stream: TextIO) -> None:
-    """Print a line on stderr; if it cannot be written any more, the work goes on unheard."""
+    """Print a line on stderr, without credentials; if it cannot be written any more, the work goes on unheard.
+
+    Names of files, of fields, a server's answers: what a terminal would obey is shown, here for all of them.
+    """
     with suppress(OSError):
-        print(text, file=stream, flush=True)
-
-
-# C1 controls, and marks that turn the direction of writing or show nothing: a terminal would obey them.
-_UNSEEN = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+        print(visible(without_secrets(text)), file=stream, flush=True)
 
 
 def _json_lines(document: dict[str, Any]) -> bytes:
-    text = json.dumps(document, ensure_ascii=False, indent=2) + "\n"
-    text = _UNSEEN.sub(lambda mark: f"\\u{ord(mark[0]):04x}", text)  # the same values, escaped
-    return text.encode(errors="replace")
+    return _escaped(json.dumps(document, ensure_ascii=False, indent=2) + "\n").encode()
+
+
+def _escaped(text: str) -> str:
+    """JSON of the same values in which nothing is left that a terminal obeys, or that does not show."""
+    return INVISIBLE.sub(lambda mark: json.dumps(mark[0])[1:-1], text)
 
 
 def _as_shown(show: Callable[["Console"], None]) -> bytes:
-    """What `show` prints, by a rich console that takes text as it is: what stands in a corpus is never markup."""
-    from rich.console import Console  # late: 40 ms that --json and notes need not wait for
+    """What `show` prints."""
+    from flows.console import PlainConsole  # late: 40 ms that --json and notes need not wait for
 
     shown, is_terminal = io.StringIO(), sys.stdout.isatty()
     width = None if is_terminal else PIPE_WIDTH
-    show(
-        Console(
-            file=shown,
-            force_terminal=is_terminal,
-            width=width,
-            markup=False,
-            highlight=False,
-            emoji=False,
-        )
-    )
+    show(PlainConsole(shown, force_terminal=is_terminal, width=width))
     return shown.getvalue().encode(sys.stdout.encoding, errors="replace")
 
 
@@ -181,7 +188,7 @@ def _stop_on_signal(output: Output) -> Iterator[None]:
 def _report(output: Output, error: BaseException) -> int:
     """Print an error as one message; return the exit code."""
     if output.verbose:
-        traceback.print_exception(error)
+        say("".join(traceback.format_exception(error)).rstrip("\n"), sys.stderr)
     if isinstance(error, (KeyboardInterrupt, Interrupted)):
         code = Interrupted.exit_code
         again = shlex.join(["gristmill", *sys.argv[1:]])
@@ -198,7 +205,8 @@ def _report(output: Output, error: BaseException) -> int:
     say(f"gristmill: {message}", sys.stderr)
     if output.as_json and not output.has_result:
         kind = type(error).__name__
-        document = {"error": str(error) or message, "kind": kind, "exit_code": code}
+        said = without_secrets(str(error) or message)
+        document = {"error": said, "kind": kind, "exit_code": code}
         with suppress(_NobodyReads, GristmillError):
             output.write(_json_lines(document))
             output.flush()

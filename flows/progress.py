@@ -74,7 +74,6 @@ class BarProgress:
 
 def _bars() -> "Bars":
     # late: rich costs 80 ms, and most commands are done before a bar would be seen
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         Progress,
@@ -84,6 +83,8 @@ def _bars() -> "Bars":
         TimeRemainingColumn,
     )
     from rich.text import Text
+
+    from flows.console import PlainConsole
 
     class AmountColumn(ProgressColumn):
         """`12/40 shards  3.1/s`."""
@@ -102,7 +103,7 @@ def _bars() -> "Bars":
         BarColumn(),
         AmountColumn(),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
-        console=Console(stderr=True),
+        console=PlainConsole(stderr=True),
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from flows.output import Output, say
 from flows.progress import show_progress
-from pipeline.display import plural, visible
+from pipeline.display import plural
 from storage.catalog import list_corpora
 from storage.errors import ConfigError, Interrupted
 from storage.lake import Entry, Lake
@@ -78,7 +78,7 @@ def _ask(output: Output, row: Row) -> None:
             + "\n  ".join(lines)
         )
     for line in lines:
-        say(visible(line), sys.stderr)
+        say(line, sys.stderr)
     say("go on? [y/N] ", sys.stderr)
     if input().strip().lower() not in ("y", "yes"):
         raise Interrupted("nothing was removed; if you change your mind")

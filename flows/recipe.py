@@ -4,12 +4,13 @@ Every key is known, every value has its type: an unknown key is refused with a s
 through the same door as the file.
 """
 
+import copy
 import dataclasses
 import difflib
 import json
 import tomllib
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -17,6 +18,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from pydantic import TypeAdapter, ValidationError
 
 from flows.config import Recipe
+from flows.overrides import give_way
 from storage.errors import ConfigError, InputError
 
 Section = TypeVar("Section")
@@ -58,15 +60,23 @@ def find_recipe(name_or_path: str) -> Path:
     )
 
 
-def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(
+    name_or_path: str, overrides: Sequence[str] = (), tell: Callable[[str], None] | None = None
+) -> Recipe:
     """Read and check a recipe; `overrides` are `key=value` with dotted keys, applied in order.
 
+    `tell` gets a line for each other value that gives way to them (`flows/overrides.py`).
     Relative paths in it are relative to the recipe's folder, `find_recipe(...).parent`.
     Raises InputError if it cannot be read, ConfigError naming file and key if it is wrong.
     """
     path = find_recipe(name_or_path)
     data = _read_toml(path)
-    return _decode(data, str(path), _apply_all(data, overrides))
+    before = copy.deepcopy(data)
+    overridden = _apply_all(data, overrides)
+    for line in give_way(before, data, overridden):
+        if tell is not None:
+            tell(f"note: {line}")
+    return _decode(data, str(path), overridden)
 
 
 def decode_section(

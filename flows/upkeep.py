@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from flows.output import Output
 from flows.progress import show_progress
 from flows.purging import purge_lake, purge_lines
-from pipeline.display import duration, plural, size, visible
+from pipeline.display import duration, plural, size
 from storage.catalog import gc, verify
 from storage.errors import ConfigError, CorruptError, NotFoundError
 from storage.lake import Lake
@@ -72,7 +72,7 @@ def collect_lake(
     def show(console: "Console") -> None:
         for row in purged:
             for line in purge_lines(row, dry_run=dry_run):
-                console.print(visible(line), soft_wrap=True)
+                console.print(line, soft_wrap=True)
         if purge and not purged:
             console.print("nothing to purge: no file holds a forgotten document")
         for entry in removed:

@@ -90,6 +90,8 @@ class FileDedupResult:
     """Documents that have an id."""
     repeated_ids: int
     """Documents whose id another one before them has."""
+    marked_pairs: int
+    """Rows of PAIRS as .csv in which a cell is not written as it is, see `write_pairs`."""
     text_bytes: int
     """UTF-8 bytes of all texts."""
     scratch_bytes: int
@@ -138,11 +140,11 @@ def dedup_files(
         )
         pairs = pairs_of(found, exact, near.removed)
         with _timed(seconds, "write"):
-            made = [(folder / "out", work.out)]
+            made, marked = [(folder / "out", work.out)], 0
             _write(work, parts, rows, pairs, folder / "out", progress)
             if work.pairs is not None:
                 made.append((folder / "pairs", work.pairs))
-                write_pairs(found, pairs, folder / "pairs", work.pairs.suffix.lower())
+                marked = write_pairs(found, pairs, folder / "pairs", work.pairs.suffix.lower())
             num_rejected = _gather_rejected(parts, found.first_rows, folder)
             if num_rejected:
                 made.append((folder / "rejected", work.rejected))
@@ -164,6 +166,7 @@ def dedup_files(
         blank=sum(rows.counts) - num_documents - num_rejected,
         with_id=len(names),
         repeated_ids=len(names) - len(names.unique()),
+        marked_pairs=marked,
         text_bytes=rows.text_bytes,
         scratch_bytes=scratch_bytes,
         seconds=seconds,

@@ -21,10 +21,12 @@ MAX_DIFF_WORDS = 400
 MAX_DIFF_CHARACTERS = 40_000
 """Characters of each text that a diff looks at."""
 
-_INVISIBLE = re.compile(
+INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\ufffb\ufffe\uffff"
     "\ud800-\udfff\U000e0000-\U000e0fff]"
 )
+"""Characters that a terminal or a page obeys, or that show nothing."""
+
 # A word, one character of a script without spaces, or one sign, each with the white space after it.
 _WORDS = re.compile(
     "(?:[\u0e00-\u0eff\u1000-\u109f\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|\\w{1,80}|[^\\w\\s])\\s*|\\s+"
@@ -36,10 +38,11 @@ def visible(text: str) -> str:
 
     Tabs, newlines (of either kind) and joiners, which Indic scripts and emoji need, stay what they are.
     """
-    return _INVISIBLE.sub(_show, text.replace("\r\n", "\n"))
+    return INVISIBLE.sub(shown_mark, text.replace("\r\n", "\n"))
 
 
-def _show(match: re.Match[str]) -> str:
+def shown_mark(match: re.Match[str]) -> str:
+    """What stands for a match of INVISIBLE."""
     code = ord(match[0])
     return chr(0x2400 + code) if code < 0x20 else f"[U+{code:04X}]"
 

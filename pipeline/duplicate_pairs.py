@@ -1,6 +1,7 @@
 """What was removed and for what, as people read it: the rows of `gristmill dedup --pairs`."""
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.display import visible
 from pipeline.row_files import RowFile
 from storage.snapshot import Snapshot
 
@@ -70,8 +72,13 @@ def pairs_of(found: Found, exact: pa.Table, near: pa.Table) -> pa.Table:
     return pairs.append_column("in_snapshot", pc.invert(ours))
 
 
-def write_pairs(found: Found, pairs: pa.Table, path: Path, ending: str) -> None:
-    """Write the pairs in the order of the input as .jsonl, .csv or .parquet (PAIRS)."""
+def write_pairs(found: Found, pairs: pa.Table, path: Path, ending: str) -> int:
+    """Write the pairs in the order of the input as .jsonl, .csv or .parquet (PAIRS).
+
+    Returns the number of rows that do not stand there letter by letter: as CSV is opened in spreadsheets and on
+    terminals, cells that would be a formula begin with ', and control characters are shown (`display.visible`).
+    """
+    changed = 0
     removed = _places(found, pairs["id"])
     kept = _places(found, pairs["duplicate_of"])
     uris = _uris(found, pairs)
@@ -90,12 +97,18 @@ def write_pairs(found: Found, pairs: pa.Table, path: Path, ending: str) -> None:
             table = csv.writer(file)
             table.writerow(PAIRS.names)
             for columns in batches:
-                table.writerows(zip(*columns.values(), strict=True))
+                for row in zip(*columns.values(), strict=True):
+                    cells = list(map(_as_cell, row))
+                    changed += any(
+                        c != _as_text(v) for c, v in zip(cells, row, strict=True) if v is not None
+                    )
+                    table.writerow(cells)
     else:
         with path.open("wb") as file:
             for columns in batches:
                 for row in zip(*columns.values(), strict=True):
                     file.write(orjson.dumps(dict(zip(columns, row, strict=True))) + b"\n")
+    return changed
 
 
 def _uris(found: Found, pairs: pa.Table) -> dict[str, str]:
@@ -163,3 +176,16 @@ def _names(found: Found, places: pa.Table) -> tuple[list[Any], list[str | None],
 
 def _as_text(name: Any) -> str:
     return name if isinstance(name, str) else orjson.dumps(name).decode()
+
+
+# Also behind what other spreadsheets, or other locales, take for the end of a cell.
+_FORMULA = re.compile(r"(?:^|(?<=[\t\n\r,;|]))(?=[\s\"']*[=+\-@\uff0b\uff0d\uff1d\uff20])")
+_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+
+
+def _as_cell(value: Any) -> str:
+    """A value as a cell that no spreadsheet runs and no terminal obeys; empty for none."""
+    if value is None:
+        return ""
+    text = visible(_as_text(value))
+    return text if _NUMBER.fullmatch(text) else _FORMULA.sub("'", text)

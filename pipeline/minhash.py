@@ -6,7 +6,8 @@ datasketch's (`affine32`, 128 permutations, seed 1) over the shingle hashes, bit
 `LeanMinHash` work on stored rows. With the hash "sha1" they are those of datasketch's defaults over the shingles' bytes,
 for whoever holds such signatures already. The work is done by the loops in `kernels/`, on Arrow's own bytes.
 
-The definition, on any string (`tests/pipeline/numpy_minhash.py` follows it in plain NumPy):
+The definition, on any string without the characters of `characters.IGNORED_RANGES`, which are left out first
+(`tests/pipeline/numpy_minhash.py` follows it in plain NumPy):
   fold(c)     casefold of the character if that is one character, else the first of its lower case
   word        longest run of characters that are alphanumeric, "_" or combining marks (`\\w` tears Devanagari apart)
   hash(word)  mix(sum of fold(c_i) * P^i), modulo 2^64

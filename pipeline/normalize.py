@@ -14,9 +14,12 @@ from dataclasses import dataclass
 import ftfy
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from ftfy.badness import BADNESS_RE, MOJIBAKE_CATEGORIES
+from numpy.typing import NDArray
 
 from pipeline import kernels
+from pipeline.characters import unsettled_table
 from storage.errors import ConfigError
 
 
@@ -93,22 +96,54 @@ def normalize(
     return pa.array(changed, pa.string())
 
 
+def comparable(texts: pa.Array, domain: str) -> pa.Array:
+    """The texts as they are compared with those of a build: composed, without controls; white space as it is.
+
+    For texts that do not go through a build. Mojibake stays what it is: where nothing is rewritten, a sound copy is
+    worth more than a repaired one. Most texts are passed on as they are, after one look at their bytes.
+    """
+    data, begins = _utf8(texts)
+    suspects = np.empty(len(texts), np.bool_)
+    kernels.find_unsettled(data, begins, unsettled_table(), suspects)
+    if not suspects.any():
+        return texts
+    config = NormalizeConfig(mojibake=False)
+    found = [
+        text
+        if unicodedata.is_normalized("NFC", text) and not _CONTROLS.search(text)
+        else _normalize_code(text, Counter())
+        if domain in config.code_domains
+        else _normalize_text(text, config, Counter())
+        for text in texts.filter(pa.array(suspects)).to_pylist()
+    ]
+    return pc.replace_with_mask(texts, pa.array(suspects), pa.array(found, texts.type))
+
+
 def content_hash(texts: pa.Array) -> pa.Array:
-    """Give 32 hex digits for each text: blake2b-128 of its words joined by single spaces."""
-    texts = texts.cast(pa.large_string())
-    _, offsets, data = texts.buffers()
-    begins = np.zeros(1, np.int64)
-    if len(texts):  # an array without rows need not have offsets
-        begins = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    """Give 32 hex digits for each text: blake2b-128 of its words joined by single spaces.
+
+    Characters that show nothing, such as soft hyphens and zero-width spaces, are left out: `characters.IGNORED_RANGES`.
+    """
+    data, begins = _utf8(texts)
     joined = np.empty(begins[-1] - begins[0], np.uint8)
     ends = np.empty(len(texts), np.int64)
-    kernels.squeeze(np.frombuffer(data or b"", np.uint8), begins, joined, ends)
+    kernels.squeeze(data, begins, joined, ends)
     view, begin = joined.data, 0
     hashes = []
     for end in ends.tolist():
         hashes.append(hashlib.blake2b(view[begin:end], digest_size=16).hexdigest())
         begin = end
     return pa.array(hashes, pa.string())
+
+
+def _utf8(texts: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The bytes of texts, and where each begins."""
+    texts = texts.cast(pa.large_string())
+    _, offsets, data = texts.buffers()
+    begins = np.zeros(1, np.int64)
+    if len(texts):  # an array without rows need not have offsets
+        begins = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    return np.frombuffer(data or b"", np.uint8), begins
 
 
 def looks_like_mojibake(text: str) -> bool:

@@ -158,6 +158,22 @@ _URL_PASSWORD = re.compile(r"://[^\s:@/\"'<>]{1,64}:(?P<value>[^\s:@/\"'<>{}$]{3
 _EMAIL_DOMAIN = re.compile(r"@(?:[A-Za-z0-9][A-Za-z0-9-]{0,62}\.){1,6}[A-Za-z]{2,24}(?![\w@(\[-])")
 _EMAIL_NAME = re.compile(r"(?<![\w.+%-])[\w.+%-]{1,64}\Z")
 _EMAIL_NAME_CHARS = 64
+# What has the form of an address and is none: a login at a host, a version of a package, a file.
+_LOGIN_NAMES = frozenset({"git", "hg", "svn", "gitea", "gitlab"})
+_NOT_BEFORE_EMAIL = re.compile(
+    r"://(?:[^\s/@]{0,64}:)?\Z"  # the user of a URL
+    r"|\b(?:ssh|sftp|mosh|ssh-copy-id)(?:[ \t]+-[\w-]{1,20}(?:[ =][\w./:~-]{1,60})?){0,4}[ \t]+\Z"
+)
+_BEFORE_EMAIL_CHARS = 120
+_NOT_AFTER_EMAIL = re.compile(
+    r":(?:~|[\w.-]{0,60}/|[\w.-]{1,60}\.git\b)(?!/)"  # a path there: scp, rsync, git
+    r"|(?::[~/\w.-]{0,60}|[ \t][~/\w.-]{1,60}\])?[$#%](?:[ \t]|$)",  # a shell's prompt
+    re.MULTILINE,
+)
+_NOT_EMAIL_DOMAIN = re.compile(
+    r"@(?:v?\d{1,10}\.\d.*|\d{1,2}x\.(?:png|jpe?g|gif|webp|avif|svg)"
+    r"|.*\.(?:service|socket|timer|target|mount|slice|scope))"
+)
 
 _CARD = re.compile(
     r"[0-9](?<![\w.,+-][0-9])(?:[0-9]{11,18}|[0-9]{3,5}(?:[ -][0-9]{2,7}){2,4})(?![\w-]|[.,][0-9])"
@@ -245,9 +261,21 @@ def _find_emails(text: str) -> Spans:
     spans: Spans = []
     for match in _EMAIL_DOMAIN.finditer(text):
         at = match.start()
-        if name := _EMAIL_NAME.search(text, max(0, at - _EMAIL_NAME_CHARS), at):
+        name = _EMAIL_NAME.search(text, max(0, at - _EMAIL_NAME_CHARS), at)
+        if name and _is_email(text, name, match):
             spans.append((name.start(), match.end()))
     return spans
+
+
+def _is_email(text: str, name: re.Match[str], domain: re.Match[str]) -> bool:
+    """Whether it is more than the form: not `git@github.com:x/y`, a prompt, `pkg@1.2.3-rc.one` or `icon@2x.png`."""
+    begin = name.start()
+    return not (
+        name[0] in _LOGIN_NAMES
+        or _NOT_EMAIL_DOMAIN.fullmatch(domain[0])
+        or _NOT_AFTER_EMAIL.match(text, domain.end())
+        or _NOT_BEFORE_EMAIL.search(text, max(0, begin - _BEFORE_EMAIL_CHARS), begin)
+    )
 
 
 def _find_cards(text: str) -> Spans:

@@ -1,5 +1,6 @@
 """The first reading of `gristmill dedup`: the texts of all input files as tables in the folder beside OUT.
 
+As they are compared (`normalize.comparable`); the rows that stay are copied from the input itself.
 Uncompressed, so that later steps map them into memory and a table is held by nobody but the worker that signs it.
 """
 
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.executor import Executor
-from pipeline.normalize import content_hash
+from pipeline.normalize import comparable, content_hash
 from pipeline.raw import ReadLimits
 from pipeline.row_files import TABLES, Fields, Part, RowFile, Rows, Tell, tell_nobody
 from pipeline.row_lines import line_parts, line_rows
@@ -246,6 +247,7 @@ def _write_tables(task: _ReadTask, name: str, held: list[tuple[int, int, Rows]])
 def _batch(held: list[tuple[int, int, Rows]], domain: str) -> pa.RecordBatch:
     """The columns of both tables."""
     texts = pa.concat_arrays([rows.texts.cast(pa.string()) for _, _, rows in held])
+    texts = comparable(texts, domain)
     numbers = [first + row for _, first, rows in held for row in rows.rows]
     parts = [part for part, _, rows in held for _ in rows.rows]
     ids = [f"{part:012x}{number:020x}" for part, number in zip(parts, numbers, strict=True)]

@@ -22,6 +22,7 @@ from obstore.store import S3Store
 
 from storage.disk import Disk, Entry
 from storage.errors import LakeError
+from storage.redaction import without_secrets
 
 
 class Bucket:
@@ -150,14 +151,19 @@ class Bucket:
             raise LakeError(
                 f"{where}: the bucket refuses access; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY "
                 f"and what they permit ({_first_line(error)})"
-            ) from error
+            ) from _cause(error)
         except (BaseError, OSError, ValueError) as error:
             if "NoSuchBucket" in str(error):  # a list says so in its text only
-                raise LakeError(no_bucket) from error
+                raise LakeError(no_bucket) from _cause(error)
             raise LakeError(
                 f"{where}: the bucket gives no good answer; check the network, AWS_ENDPOINT_URL, AWS_REGION "
                 f"and the credentials, then run the same command again ({_first_line(error)})"
-            ) from error
+            ) from _cause(error)
+
+
+def _cause(error: Exception) -> Exception | None:
+    """The error, for tracebacks; obstore repeats an endpoint with its password, and nobody else's logs may have that."""
+    return error if without_secrets(str(error)) == str(error) else None
 
 
 def _first_line(error: Exception) -> str:

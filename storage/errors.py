@@ -14,15 +14,21 @@
         `-- OutOfTime          75   stopped at the limit of hours that it was given
 
 A message says what was expected, what came, where, and what to do. The number is the exit code of the command line.
+Messages end in terminals, logs and Prefect's states, so no credentials are in them, whatever they quote.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from storage.redaction import without_secrets
 
 
 class GristmillError(Exception):
     """Base of the tree; shown to the user as one message, without a traceback."""
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*(without_secrets(a) if isinstance(a, str) else a for a in args))
 
 
 class ConfigError(GristmillError):

@@ -69,10 +69,10 @@ class Lake:
             return cls(url=str(root), root=root, cache=cache)
         url = text.rstrip("/")
         if not re.fullmatch(r"s3://[^/?#@:]+(/[^/?#]+)*", url):
-            shown = re.sub(
-                "//.*@", "//...@", text
-            )  # credentials do not belong there, and not on a screen
-            raise ConfigError(f"--lake {shown}: expected a local folder or s3://bucket/prefix")
+            raise ConfigError(
+                f"--lake {text}: expected a local folder or s3://bucket/prefix; endpoint, region and credentials belong "
+                "in AWS_* variables"
+            )
         folder = hashlib.blake2b(url.encode(), digest_size=8).hexdigest()
         return cls(url=url, root=None, cache=cache / folder)
 

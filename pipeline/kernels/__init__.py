@@ -10,6 +10,7 @@ from typing import Any
 
 _MODULES = {
     "squeeze": ["squeeze"],
+    "unsettled": ["find_unsettled"],
     "measuring": ["measure_texts"],
     "shingles": ["shingle_texts"],
     "signatures": ["sign_texts", "sign", "band_keys"],

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import types
 
-from pipeline.characters import SPACE, UNSPACED, WORD
+from pipeline.characters import IGNORED, SPACE, UNSPACED, WORD
 from pipeline.kernels.compiling import compiled
 from pipeline.kernels.shingles import CHARACTERS
 from pipeline.kernels.units import (
@@ -63,6 +63,8 @@ def _fold(text, begin, end, by_character, tables, folded, filled, starts):
         else:
             point, at = decode(text, at)
         entry = entry_of(tables, point)
+        if entry == IGNORED:
+            continue
         unspaced |= entry & UNSPACED
         is_unit = np.uint64((entry & SPACE) == ZERO) if by_character else entry & WORD
         # No branch on where a word ends: what does not count is overwritten.

@@ -8,7 +8,7 @@ import numba
 import numpy as np
 from numba import types
 
-from pipeline.characters import SPACE, UNSPACED, WORD
+from pipeline.characters import IGNORED, SPACE, UNSPACED, WORD
 from pipeline.kernels.compiling import read_only
 
 TEXT = (read_only(types.uint8), read_only(types.int64))  # bytes, offsets
@@ -122,6 +122,8 @@ def _read_words(text, begin, end, tables, ascii_tables, powers, out):
         if point >= ASCII:
             point, at = decode(text, at - ONE)
         entry = entry_of(tables, point)
+        if entry == IGNORED:
+            continue
         unspaced |= entry & UNSPACED
         out[count] = value
         if entry & WORD:

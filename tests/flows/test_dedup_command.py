@@ -6,11 +6,15 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+
+from pipeline.normalize import content_hash
 
 LONG = " ".join(f"word{i}" for i in range(60))
 ROWS = [
@@ -55,6 +59,46 @@ def test_settings_decide(rows: Path, gristmill: Callable[..., Any]) -> None:
     told = gristmill("dedup", rows, "-o", out, *strict, "--json").json
     assert (told["near_duplicate"], told["contained"]) == (0, 1)
     assert told["settings"]["threshold"] == 0.99
+
+
+def test_the_same_text_is_the_same_in_a_build(
+    tmp_path: Path, gristmill: Callable[..., Any]
+) -> None:
+    """Composed or not, with soft hyphens, zero-width marks, a byte order mark or other white space: one of each stays."""
+    texts = [
+        f"d\xe9j\xe0 vu, {LONG} c\xf4t\xe9",
+        "na\xefve",
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+    ]
+    forms: list[Callable[[str], str]] = [
+        str,
+        lambda text: unicodedata.normalize("NFD", text),
+        lambda text: text.replace("v", "v\xad").replace("o", "o\u200b") + "\u2060",
+        lambda text: "\ufeff" + text.replace(" ", "\xa0").replace(",", ",\r\n") + " \n",
+        lambda text: text.replace("\u200c", "").replace("d", "\0d"),
+    ]
+    folder = tmp_path / "in"
+    folder.mkdir()
+    rows = [{"text": form(text)} for text in texts for form in forms]
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    (folder / "rows.jsonl").write_bytes("".join(lines).encode())
+    recipe = tmp_path / "recipe.toml"
+    off = "".join(
+        f"[{part}]\nenabled = false\n" for part in ("quality", "toxicity", "pii", "gates")
+    )
+    recipe.write_text(
+        f'name = "same"\n[[sources]]\npath = "in/*"\n{off}[language]\ndetect = false\n[tokenizer]\nvocab_size = 330\n'
+    )
+    lake = ("--lake", tmp_path / "lake")
+    built = gristmill("build", recipe, "--workers", 1, *lake)
+    assert built.code == 0, built.err
+    kept = [json.loads(line)["text"] for line in gristmill("dump", "same", *lake).out.splitlines()]
+    hashes = [content_hash(pa.array(some)).sort() for some in (kept, texts)]
+    assert hashes[0].equals(hashes[1])
+    out = tmp_path / "out.jsonl"
+    told = gristmill("dedup", folder / "rows.jsonl", "-o", out, "--json").json
+    assert (told["kept"], told["exact"]) == (len(texts), len(rows) - len(texts))
+    assert out.read_bytes().decode() == "".join(lines[:: len(forms)])
 
 
 def test_pages_of_one_site_stay(tmp_path: Path, gristmill: Callable[..., Any]) -> None:

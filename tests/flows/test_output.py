@@ -1,9 +1,15 @@
 """Whatever becomes of stdout and stderr, a command ends with the right code and at most one message."""
 
+import fcntl
 import json
+import os
+import pty
+import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from contextlib import suppress
 from pathlib import Path
 
@@ -72,6 +78,61 @@ def test_json_holds_nothing_that_a_terminal_obeys(capfd: pytest.CaptureFixture[s
     assert not set(out) & set("\u202e\x9b\u200b")
     assert "caf\u00e9" in out
     assert json.loads(out) == document
+
+
+HOSTILE = "a\x1b[31m\x9b1m\u202eb\u2066\u200b\ufeffc\x07\u2028 caf\u00e9 \u0915\u094d\u200d\u0937"
+SPEAK = """
+from rich.table import Table
+from rich.text import Text
+from flows.output import command
+hostile = {hostile!a}
+def show(console):
+    console.print(hostile)
+    table = Table(hostile)
+    table.add_row(Text(hostile, style="bold"))
+    console.print(table)
+with command() as output:
+    output.note(hostile)
+    output.write_json(b'"' + hostile.replace("\\x1b", "").replace("\\x07", "").encode() + b'"')
+    output.result({{}}, {show})
+    raise RuntimeError(hostile)
+"""
+OBEYED = re.compile("[\x07\x9b\u202e\u2066\u200b\ufeff\u2028]")
+STYLES = re.compile("\x1b\\[[0-9;]*m")
+
+
+def on_terminal(code: str) -> str:
+    """What a program prints on a terminal, its colours left out."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 200, 0, 0))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=theirs, stderr=theirs):
+        os.close(theirs)
+        printed = b""
+        with suppress(OSError):  # what reading from a terminal ends with
+            while piece := os.read(ours, 65536):
+                printed += piece
+    os.close(ours)
+    return STYLES.sub("", printed.decode())
+
+
+@pytest.mark.parametrize("show", ["show", "hostile"])
+def test_a_terminal_obeys_nothing(show: str) -> None:
+    """Notes, lines, tables, texts, JSON and errors: escapes, C1, bidirectional and invisible marks are shown instead."""
+    printed = on_terminal(SPEAK.format(hostile=HOSTILE, show=show))
+    assert not OBEYED.search(printed)
+    assert "\x1b" not in printed.replace("\x1b[?25", "")
+    assert printed.count("[U+202E]") >= 3
+    assert "\\u202e" in printed  # JSON
+    assert printed.count("caf\u00e9 \u0915\u094d\u200d\u0937") >= 3  # joiners carry meaning
+
+
+def test_a_pipe_gets_texts_as_they_are() -> None:
+    """`gristmill dump`, `gristmill sample`."""
+    code = SPEAK.format(hostile=HOSTILE, show="hostile")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert HOSTILE.encode() + b"\n" in done.stdout
+    assert HOSTILE.replace("\x1b", "").replace("\x07", "").encode() in done.stdout
+    assert not OBEYED.search(done.stderr.decode())
 
 
 def test_signal_that_python_swallows_still_stops(capfd: pytest.CaptureFixture[str]) -> None:

@@ -161,10 +161,62 @@ def test_wrong_override_is_refused(override: str, message: str, recipe: Path) ->
 def test_a_check_of_two_keys_names_the_override_of_either(recipe: Path) -> None:
     """What the file says may be wrong only because of what an option says."""
     with pytest.raises(ConfigError) as refused:
-        load_recipe(str(recipe), ["train.steps=20", "dedup.rows=4"])
+        load_recipe(
+            str(recipe), ["train.batch_tokens=1000", "train.steps=20", "train.warmup_steps=21"]
+        )
     assert str(refused.value).startswith(
-        f"{recipe} with --set train.steps=20: train.warmup_steps: expected"
+        "--set train.batch_tokens=1000: train.batch_tokens: expected"
     )
+    with pytest.raises(ConfigError) as refused:
+        load_recipe(str(recipe), ["dedup.bands=60", "train.seed=4"])
+    assert str(refused.value).startswith(
+        f"{recipe} with --set dedup.bands=60: dedup.bands x dedup.rows: expected"
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "option", "key", "value"),
+    [
+        ("", "train.steps=12", "warmup_steps", 1),
+        ("steps = 1600\nwarmup_steps = 100", "train.steps=48", "warmup_steps", 3),
+        ("steps = 1600\nwarmup_steps = 100", "train.steps=800", "warmup_steps", 100),
+        ('schedule = "wsd"\ndecay_steps = 400', "train.steps=300", "decay_steps", 120),
+        ('schedule = "wsd"\ndecay_steps = 400', 'train.schedule="cosine"', "decay_steps", None),
+        ("lr = 1e-3\nmin_lr = 1e-4", "train.lr=1e-5", "min_lr", 1e-6),
+        ("", "train.seq_len=100", "batch_tokens", 8100),
+        ("batch_tokens = 256", "train.seq_len=512", "batch_tokens", 512),
+        ("batch_tokens = 256", "train.preset=20m", "batch_tokens", 512),
+        ("micro_batch_size = 4", "train.batch_tokens=1536", "micro_batch_size", None),
+    ],
+)
+def test_an_override_makes_room_for_itself(
+    file: str, option: str, key: str, value: object, tmp_path: Path
+) -> None:
+    """What it contradicts gives way and is told; what fits stays as it is."""
+    path, told = written(tmp_path, f"{MINIMAL}\n[train]\n{file}\n"), []
+    train = load_recipe(path, [option], told.append).train
+    assert getattr(train, key) == (pytest.approx(value) if isinstance(value, float) else value)
+    changed = f"train.{key} = " in "".join(told)
+    assert changed == (getattr(load_recipe(path).train, key) != getattr(train, key))
+
+
+@pytest.mark.parametrize(
+    ("file", "option"),
+    [
+        ('[dedup]\npolicy = "rebuild"', "dedup.enabled=false"),
+        ("[dedup]\ntemplate_share = 0.1", "dedup.enabled=false"),
+        ('[language]\nkeep = ["en"]', "language.detect=false"),
+        ('[on_snapshot]\napproval = "ask"', "on_snapshot.train=false"),
+        ("", "decontaminate.ngram=3"),
+    ],
+)
+def test_turning_off_needs_no_second_option(file: str, option: str, tmp_path: Path) -> None:
+    """Keys that have no effect any more are none of the user's business; two options that quarrel are."""
+    path, told = written(tmp_path, f"{MINIMAL}\n{file}\n"), []
+    load_recipe(path, [option], told.append)
+    assert told
+    with pytest.raises(ConfigError):
+        load_recipe(path, ["train.steps=3", "train.warmup_steps=4"])
 
 
 @pytest.mark.parametrize(

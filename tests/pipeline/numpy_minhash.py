@@ -1,5 +1,6 @@
 """What the kernels of `pipeline/minhash.py` compute, in plain NumPy over blocks of Python strings: slower, same bits."""
 
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -46,6 +47,15 @@ _UNSPACED_SCRIPTS = (
 )
 
 
+def shown(text: str) -> str:
+    """The text without characters that show nothing."""
+    return re.sub(
+        "[\xad\u034f\u061c\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]",
+        "",
+        text,
+    )
+
+
 def shingle(text: str, domain: str = "", *, ngram: int = 5) -> Hashes:
     """Give the distinct shingle hashes of one text, sorted."""
     return shingle_texts([text], [domain], ngram=ngram)[0]
@@ -60,6 +70,7 @@ def shingle_texts(
     script without spaces, shingles are of 24 characters and `ngram` does not matter. One pass over the characters;
     holds 8 bytes a shingle, and a block's scratch.
     """
+    texts = list(map(shown, texts))
     parts: list[Hashes] = [np.empty(0, np.uint64)] * len(texts)
     modes = np.fromiter(map(_is_by_character, texts, domains), np.bool_, len(texts))
     for by_character in (False, True):
@@ -75,6 +86,7 @@ def shingle_texts(
 
 def shingle_bytes(text: str, domain: str = "", *, ngram: int = 5) -> list[bytes]:
     """Give the bytes of each distinct shingle, sorted."""
+    text = shown(text)
     kinds = [_kinds()[ord(character)] for character in text]
     letters = [chr(_folds()[ord(character)]) for character in text]
     if _is_by_character(text, domain):

@@ -9,6 +9,7 @@ import json
 import lzma
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from hypothesis import strategies as st
 from pipeline import row_scratch
 from pipeline.dedup import DedupConfig, NewDocuments, near_duplicates
 from pipeline.dedup_files import FileDedup, FileDedupResult, dedup_files
+from pipeline.display import visible
 from pipeline.executor import Executor
 from pipeline.minhash import sign_documents
 from pipeline.raw import ReadLimits
@@ -106,6 +108,38 @@ def engine_keeps(texts: Sequence[str], config: DedupConfig) -> list[int]:
     new = NewDocuments(documents=[table], signatures=signatures, sources=["one"])
     removed = set(near_duplicates(new, None, config).removed["id"].to_pylist())
     return [i for i in first.values() if f"{i:032x}" not in removed]
+
+
+def test_pairs_as_csv_run_in_no_spreadsheet(tmp_path: Path) -> None:
+    """Cells that would be formulas begin with ', control characters are shown; numbers and other forms are exact."""
+    formulas = [
+        "=cmd|' /C calc'!A0",
+        "+1+1",
+        "-x",
+        "@SUM(A1)",
+        "\t=1",
+        '"=1',
+        "a;=1",
+        "\uff1d1",
+        "a\n=2",
+    ]
+    shown = ["x\x1b[31m", "\r=1", "a\u202eb"]
+    same = ["-5", -5, 1.5, "a-b", "a=b", True, "me@example.org", ";"]
+    ids = [*formulas, *shown, *same]
+    path = tmp_path / "in.jsonl"
+    rows = [{"id": "kept", "text": "one text"}, *({"id": i, "text": "one  text"} for i in ids)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = run([path], tmp_path / "out.jsonl", pairs=tmp_path / "pairs.csv")
+    assert result.marked_pairs == len(formulas) + len(shown)
+    with (tmp_path / "pairs.csv").open(newline="") as file:
+        found = [row["id"] for row in csv.DictReader(file)]
+    for cell in found[: len(formulas)]:
+        assert not re.search('(^|[\t\n;,|])["\\s]*[=+@\uff1d-]', cell)
+        assert cell.replace("'", "") in {formula.replace("'", "") for formula in formulas}
+    assert found[len(formulas) : -len(same)] == [visible(text) for text in shown]
+    assert found[-len(same) :] == ["-5", "-5", "1.5", "a-b", "a=b", "true", "me@example.org", ";"]
+    run([path], tmp_path / "out.jsonl")
+    assert [row["id"] for row in read_json(tmp_path / "pairs.jsonl")] == ids
 
 
 WORDS = st.lists(st.sampled_from(["a", "b", "cd", "é"]), max_size=14)

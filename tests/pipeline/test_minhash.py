@@ -35,13 +35,17 @@ from storage.schema import BAND_KEYS, SIGNATURE_KEY, SIGNATURES
 from storage.shard import write_shard
 from storage.snapshot import Manifest, Snapshot
 
+from .numpy_minhash import shown
+
 M64 = (1 << 64) - 1
 WORD_BASE, SHINGLE_BASE = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93
 CHARACTER_SALT, NUM_CHARACTERS = 0xA0761D6478BD642F, 24
 
 MIXED = st.text(
     st.one_of(
-        st.sampled_from("ab AB_9.\n\t'-\u00e9\u00df\u0130\u03a3\u03c2\u0301\u200d\u00a0\u3000"),
+        st.sampled_from(
+            "ab AB_9.\n\t'-\u00e9\u00df\u0130\u03a3\u03c2\u0301\u200d\u00a0\u3000\u00ad\u200b\ufe0f\ufeff"
+        ),
         st.sampled_from("\u4e00\u4e8c\u3042\u30a2\u0e01\u0e31\uac00\u0939\u093f\u0928\u094d"),
         st.characters(exclude_categories=["Cs"]),
     ),
@@ -81,6 +85,7 @@ def is_unspaced(character: str) -> bool:
 
 def slow_shingles(text: str, domain: str, ngram: int = 5) -> list[int]:
     """Shingles as the module's docstring defines them, one character at a time."""
+    text = shown(text)
     words = "".join(fold(c) if is_word(c) else " " for c in text).split(" ")
     values = [
         mix(sum(ord(c) * pow(WORD_BASE, i, 1 << 64) for i, c in enumerate(word)) & M64)
@@ -182,6 +187,7 @@ def test_stored_rows_open_as_lean_minhash() -> None:
 
 def slow_shingle_bytes(text: str, domain: str, ngram: int) -> set[bytes]:
     """The bytes of shingles as the module's docstring defines them."""
+    text = shown(text)
     words = "".join(fold(c) if is_word(c) else " " for c in text).split(" ")
     units, width, gap = [word for word in words if word], ngram, " "
     if domain == "code" or 2 * sum(map(is_unspaced, text)) > sum(map(is_word, text)):

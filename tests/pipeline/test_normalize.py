@@ -7,13 +7,21 @@ import unicodedata
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from ftfy.badness import BADNESS_RE, MOJIBAKE_CATEGORIES, is_bad
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.normalize import NormalizeConfig, content_hash, looks_like_mojibake, normalize
+from pipeline.minhash import shingle_texts
+from pipeline.normalize import (
+    NormalizeConfig,
+    comparable,
+    content_hash,
+    looks_like_mojibake,
+    normalize,
+)
 from storage.errors import ConfigError
 
 SHARED = Path(__file__).parents[3] / "shared/data/encoding"
@@ -169,6 +177,77 @@ def test_content_hash_is_of_the_words() -> None:
     hashes = content_hash(pa.array(["a b\n\nc", " a  b c ", "a b d", ""])).to_pylist()
     assert hashes[0] == hashes[1] != hashes[2]
     assert all(len(h) == 32 and int(h, 16) >= 0 for h in hashes)
+
+
+WITHOUT_REPAIR = NormalizeConfig(mojibake=False)
+ODD = "\xad\u200b\u200d\u2060\ufe0f\ufeff\u061c\u034f\u180e\x0b\x0c\x1c\x85\u2028\u0323\u0301\u1161\u11a8\uac00\u0958\uf900"
+
+
+@given(
+    st.lists(
+        st.text(st.sampled_from(f"aeb \r\n{ODD}\xe9") | st.characters(codec="utf-8"), max_size=40),
+        max_size=8,
+    ),
+    st.sampled_from(["web", "code"]),
+)
+@settings(max_examples=500, deadline=None)
+def test_texts_are_compared_as_a_build_does(texts: list[str], domain: str) -> None:
+    """`comparable` has the content hashes and the shingles of normalised texts, whichever texts it looks at."""
+    raw, domains = pa.array(texts, pa.string()), pa.array([domain] * len(texts), pa.string())
+    of_build = normalize(raw, domains, WITHOUT_REPAIR, Counter())
+    ours = comparable(raw, domain)
+    assert content_hash(ours).to_pylist() == content_hash(of_build).to_pylist()
+    for one, other in zip(
+        shingle_texts(ours, domains), shingle_texts(of_build, domains), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_no_character_is_overlooked() -> None:
+    """Each alone, between letters, and behind each kind of base that marks are joined with."""
+    points = [chr(point) for point in range(0x110000) if not 0xD800 <= point < 0xE000]
+    for frame in ("a{}b", "\u05d0{}", "\u1100{}", "\u0928{}"):
+        raw = pa.array([frame.format(character) for character in points])
+        of_build = normalize(raw, pa.repeat("web", len(raw)), WITHOUT_REPAIR, Counter())
+        assert content_hash(comparable(raw, "web")).equals(content_hash(of_build))
+
+
+def test_plain_texts_are_not_touched() -> None:
+    """White space, accents, quotes, emoji and most scripts ask for no work: the very array comes back."""
+    texts = pa.array(
+        [
+            "a  b\r\n",
+            "caf\xe9 \u201cx\u201d \u2014",
+            "\u4e2d\u6587",
+            "\u0440\u0443\u0441",
+            "\U0001f469\u200d\U0001f4bb",
+        ]
+    )
+    assert comparable(texts, "web") is texts
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("caf\xe9", "cafe\u0301"),
+        ("co\xadoperate", "cooperate"),
+        ("zero\u200bwidth", "zerowidth"),
+        ("\ufeffmark", "mark"),
+        ("a\u2060b\ufe0f", "ab"),
+        ("a\xa0b", "a b"),
+        ("a\r\nb \n", "a\nb"),
+        ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u0645\u06cc\u062e\u0648\u0627\u0647\u0645"),
+        ("\ud55c", "\u1112\u1161\u11ab"),
+        ("e\u0323\u0302", "e\u0302\u0323"),
+    ],
+)  # fmt: skip
+def test_these_are_the_same_text(one: str, other: str) -> None:
+    """What shows the same is the same; what a ligature or full-width letter shows is not."""
+    hashes = content_hash(
+        comparable(pa.array([one, other, f"{other}\ufb01", f"{other}fi"]), "web")
+    ).to_pylist()
+    assert hashes[0] == hashes[1]
+    assert hashes[2] != hashes[3]
 
 
 def test_wrong_config_is_refused() -> None:

@@ -74,6 +74,32 @@ LEFT_ALONE = [
 ]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "git clone git@github.com:x/y.git", "hg@bitbucket.org", "ssh://bob@host.example.org/x",
+        "https://bob@host.example.org/", "scp a.txt bob@host.example.org:/tmp/", "bob@host.example.org:work/x.git",
+        "bob@host.example.org:x.git", "bob@web1.example.org:~$ ls", "[root@web1.example.org ~]# ls",
+        "root@web1.example.org# ls", "ssh -p 22 bob@host.example.org uptime", "react@18.2.0-rc.beta",
+        "lodash@4.17.21.tgz", "icon@2x.png", "getty@tty1.service", "@app.route", "foo@bar", "y = a@b",
+    ],
+)  # fmt: skip
+def test_logins_packages_and_files_are_no_addresses(text: str) -> None:
+    """What has an at sign in it and no mailbox behind it stays."""
+    assert redact(text, ("email",)) == (text, Counter())
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["mailto:{}", "{}:", "{}: hello", "{}:hunter2", "<{}>", "to {}.", "{}/{}", "{}:http://x.org/", "{} 50% off",
+     "{} # boss", "mailto:{}?subject=x", "digit {}", "the ssh key of {}"],
+)  # fmt: skip
+def test_addresses_beside_such_signs_are_found(text: str) -> None:
+    """Colons, slashes and number signs alone make no login of an address."""
+    address, mark = "bob@host.example.org", "<EMAIL>"
+    assert redact(text.replace("{}", address), ("email",))[0] == text.replace("{}", mark)
+
+
 @pytest.mark.parametrize(("kind", "text"), [(k, t) for k, texts in FOUND.items() for t in texts])
 def test_personal_data_becomes_its_placeholder(kind: str, text: str) -> None:
     """One of its kind is found, nothing else, and what stands around it stays."""

@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 
 from pipeline.normalize import content_hash
 
+from .numpy_minhash import shown
+
 SPACES = [chr(point) for point in range(0x110000) if chr(point).isspace()]
 
 
 def defined(texts: list[str]) -> list[str]:
-    """The definition: blake2b-128 of the words, as `str.split` finds them, joined by single spaces."""
-    words = (" ".join(text.split()).encode() for text in texts)
+    """The definition: blake2b-128 of the words, as `str.split` finds them, joined by single spaces, of what shows."""
+    words = (" ".join(shown(text).split()).encode() for text in texts)
     return [blake2b(text, digest_size=16).hexdigest() for text in words]
 
 
