@@ -19,7 +19,7 @@ from pipeline.normalize import content_hash
 from pipeline.raw import ReadLimits
 from pipeline.row_files import TABLES, Fields, Part, RowFile, Rows, Tell, tell_nobody
 from pipeline.row_lines import line_parts, line_rows
-from pipeline.row_tables import common_schema, table_parts, table_rows
+from pipeline.row_tables import table_parts, table_rows
 from pipeline.stage import Progress
 from storage.errors import InputError
 from storage.schema import DOCUMENTS
@@ -92,11 +92,8 @@ class _ReadTask:
     folder: Path
 
 
-def cut_files(files: Sequence[RowFile], text_field: str) -> list[Part]:
-    """Cut files into parts, in order. Raises InputError or ConfigError for files that are not what they should be."""
-    tables = [file for file in files if file.kind in TABLES]
-    if tables:
-        common_schema(tables, text_field)
+def cut_files(files: Sequence[RowFile]) -> list[Part]:
+    """Cut files into parts, in order. Raises InputError for files that are not what they should be."""
     return [
         part
         for file in files
