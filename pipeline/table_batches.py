@@ -6,7 +6,6 @@ nor offsets, a dictionary makes a small file a huge table, and one row group or 
 
 import mmap
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
 from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
@@ -33,8 +32,11 @@ _DECODED_ROWS = 64
 """Rows of a Parquet file decoded at a time. The mean of a row group says nothing about the longest texts in it, which
 may lie together; with 64 rows, 1 MB each is harmless, and a million short rows take no longer than by the thousand."""
 
-_DECODED_BYTES = 32 << 20
-"""Bytes that so many rows may have in the mean, or with the longest value of each dictionary."""
+_DECODED_BYTES = 64 << 20
+"""Bytes that so many rows may have in the mean, and if each repeats all that its dictionaries hold."""
+
+_GATHERED_BYTES = 2 << 20
+"""Bytes of such batches that go on together: what stays in a processor's cache."""
 
 _MAPPED_BYTES = 64 << 20
 """Bytes of a mapped file after which its pages are let go; they count as memory of the process until then."""
@@ -168,7 +170,7 @@ def read_rows(
 def _open_parquet(file: IO[bytes], **options: Any) -> pq.ParquetFile:
     """Page checksums are verified where there are any. A column chunk is read through a buffer, not as a whole."""
     return pq.ParquetFile(
-        pa.PythonFile(file, mode="r"),
+        pa.OSFile(f"/dev/fd/{file.fileno()}"),
         buffer_size=1 << 20,
         pre_buffer=False,
         page_checksum_verification=True,
@@ -204,7 +206,7 @@ def _parquet_batches(
             group = metadata.row_group(number)
             if max_ratio is not None and columns is not None:
                 _check_group(group, columns, max_ratio)
-            rows = _rows_at_once(file, metadata, number, columns)
+            rows = _rows_at_once(file, group, columns)
             readers = [
                 parquet.iter_batches(rows, row_groups=[number], columns=names, use_threads=False)
                 for parquet, names in selections
@@ -239,11 +241,8 @@ def check_ratio(num_produced: int, num_stored: int, max_ratio: float) -> None:
         )
 
 
-def _rows_at_once(
-    file: IO[bytes], metadata: pq.FileMetaData, number: int, columns: list[str] | None
-) -> int:
+def _rows_at_once(file: IO[bytes], group: pq.RowGroupMetaData, columns: list[str] | None) -> int:
     """How many rows of a row group may be decoded at a time, whatever their values are."""
-    group = metadata.row_group(number)
     chunks = [
         chunk
         for chunk in (group.column(i) for i in range(group.num_columns))
@@ -251,13 +250,7 @@ def _rows_at_once(
     ]
     num_rows = max(1, group.num_rows)
     row_bytes = sum(chunk.total_uncompressed_size for chunk in chunks) / num_rows
-    # Values that the file stores once and may repeat in each row: those of dictionaries, and prefixes.
-    repeated = _longest_in_dictionaries(
-        file,
-        metadata,
-        number,
-        [c.path_in_schema for c in chunks if c.physical_type == "BYTE_ARRAY"],
-    ) + sum(c.total_uncompressed_size for c in chunks if "DELTA_BYTE_ARRAY" in c.encodings)
+    repeated = sum(_repeated_bytes(file, chunk) for chunk in chunks)
     row_bytes += repeated * max([1.0, *(chunk.num_values / num_rows for chunk in chunks)])
     return max(1, min(_DECODED_ROWS, int(_DECODED_BYTES / max(1.0, row_bytes))))
 
@@ -266,37 +259,34 @@ def _is_within(path: str, name: str) -> bool:
     return path == name or path.startswith(f"{name}.")
 
 
-def _longest_in_dictionaries(
-    file: IO[bytes], metadata: pq.FileMetaData, number: int, paths: Sequence[str]
-) -> int:
-    """Bytes of the longest values in the dictionaries of a row group's columns, summed over the columns."""
-    if not paths or not metadata.row_group(number).num_rows:
+def _repeated_bytes(file: IO[bytes], chunk: pq.ColumnChunkMetaData) -> int:
+    """The most bytes that a column chunk may repeat in each row while it stores them once."""
+    if chunk.physical_type != "BYTE_ARRAY":
         return 0
-    parquet = _open_parquet(
-        file,
-        metadata=_without_arrow_schema(file),
-        read_dictionary=list(paths),
-        arrow_extensions_enabled=False,
-    )
-    # The dictionary of a column comes whole with its first row.
-    first = next(parquet.iter_batches(1, row_groups=[number], columns=paths, use_threads=False))
-    return sum(
-        pc.max(pc.binary_length(leaf.dictionary)).as_py() or 0
-        for leaf in chain.from_iterable(map(leaves, first.columns))
-        if pa.types.is_dictionary(leaf.type)
-    )
+    if "DELTA_BYTE_ARRAY" in chunk.encodings:  # a value may begin with all of the one before it
+        return chunk.total_uncompressed_size
+    # No value of a dictionary is longer than the page that holds them all, whose size its header says first.
+    file.seek(min(chunk.dictionary_page_offset or chunk.data_page_offset, chunk.data_page_offset))
+    header = file.read(16)
+    at, numbers = 0, []
+    for _ in range(2):  # Thrift's compact protocol: type of the page, bytes of it uncompressed
+        if header[at : at + 1] != _NEXT_FIELD_I32:
+            return chunk.total_uncompressed_size
+        number = shift = 0
+        for byte in header[at + 1 :]:
+            at += 1
+            number |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                break
+        at += 1
+        numbers.append(number >> 1)  # zigzag; neither is negative
+    page_type, num_bytes = numbers
+    return num_bytes if page_type == _DICTIONARY_PAGE else 0
 
 
-def leaves(array: pa.Array) -> Iterator[pa.Array]:
-    """The arrays within an array that hold values."""
-    if pa.types.is_struct(array.type):
-        yield from chain.from_iterable(leaves(array.field(i)) for i in range(len(array.type)))
-    elif pa.types.is_map(array.type):
-        yield from chain(leaves(array.keys), leaves(array.items))
-    elif pa.types.is_nested(array.type):
-        yield from leaves(array.values)
-    else:
-        yield array
+_NEXT_FIELD_I32 = b"\x15"
+_DICTIONARY_PAGE = 2
 
 
 def _without_arrow_schema(file: IO[bytes]) -> pq.FileMetaData:
@@ -337,12 +327,14 @@ def has_dictionary(type_: pa.DataType) -> bool:
 
 def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Small batches together, up to about 16 MiB or 8,192 rows."""
+    pool = pa.default_memory_pool()
     held: list[pa.RecordBatch] = []
     num_bytes = num_rows = 0
     for batch in batches:
-        if held and (num_bytes + batch.nbytes > BATCH_BYTES or num_rows >= BATCH_ROWS):
+        if held and (num_bytes + batch.nbytes > _GATHERED_BYTES or num_rows >= BATCH_ROWS):
             yield pa.concat_batches(held)
             held, num_bytes, num_rows = [], 0, 0
+            pool.release_unused()
         held.append(batch)
         num_bytes += batch.nbytes
         num_rows += len(batch)
