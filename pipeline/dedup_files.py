@@ -26,6 +26,7 @@ from pipeline.dedup import DedupConfig, NewDocuments, Published, exact_duplicate
 from pipeline.duplicate_pairs import Found, pairs_of, write_pairs
 from pipeline.executor import Executor
 from pipeline.minhash import sign_documents
+from pipeline.row_csv import header_bytes, kept_records
 from pipeline.row_files import TABLES, Part, RowFile
 from pipeline.row_lines import kept_lines, line_writer
 from pipeline.row_scratch import (
@@ -118,7 +119,7 @@ def dedup_files(
         (executor or Executor()).ready(Lake.open(folder), *folders) as executor,
     ):
         with _timed(seconds, "read"):
-            parts = cut_files(work.files, work.reading.fields.text)
+            parts = cut_files(work.files, work.reading.fields.text, work.reading.limits)
             rows = read_all(parts, work.reading, folder, executor, progress)
         with _timed(seconds, "exact"):
             exact = _exact(work, rows)
@@ -241,6 +242,8 @@ def _write(
     """Copy the rows that stay to a file in the folder."""
     reading = work.reading
     tables = [file for file in work.files if file.kind in TABLES]
+    is_csv = work.files[0].kind == "csv"
+    text_field, limits = reading.fields.text, reading.limits
     total = sum(part.num_bytes for part in parts)
     done = 0
 
@@ -252,12 +255,16 @@ def _write(
         if tables
         else line_writer(target, work.out.name)
     ) as write:
+        if is_csv:
+            write(header_bytes(work.files, text_field, limits))
         for part, is_kept in zip(parts, _masks(rows, pairs), strict=True):
             tell(0)
             kept = (
                 kept_batches(part, is_kept)
                 if tables
-                else kept_lines(part, is_kept, reading.limits, tell)
+                else kept_records(part, is_kept, text_field, limits, tell)
+                if is_csv
+                else kept_lines(part, is_kept, limits, tell)
             )
             for piece in kept:
                 write(piece)
