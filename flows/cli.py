@@ -145,8 +145,8 @@ def dedup(
         list[str],
         typer.Argument(
             metavar="FILE...",
-            help="Files, folders or globs of one kind: JSON lines (.jsonl), a document a line (.txt), both also with "
-            ".gz, .zst, .bz2 or .xz; .parquet; .arrow, .feather.",
+            help="Files, folders or globs of one kind: JSON lines (.jsonl), a document a line (.txt), CSV (.csv, .tsv), "
+            "all also with .gz, .zst, .bz2 or .xz; .parquet; .arrow, .feather.",
         ),
     ],
     out: Annotated[

@@ -170,7 +170,7 @@ def _kind_of_out(out: Path) -> Kind:
     kind = kind_of(out)
     if kind is None:
         raise ConfigError(
-            f"--out {out.name}: expected an ending that says what to write: .jsonl or .txt (also with .gz, .zst, .bz2, "
+            f"--out {out.name}: expected an ending that says what to write: .jsonl, .txt or .csv (also with .gz, .zst, .bz2, "
             ".xz), .parquet, .arrow or .feather"
         )
     if kind in TABLES and out.suffix.lower() in ENDINGS:

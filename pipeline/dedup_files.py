@@ -26,6 +26,7 @@ from pipeline.dedup import DedupConfig, NewDocuments, Published, exact_duplicate
 from pipeline.duplicate_pairs import Found, pairs_of, write_pairs
 from pipeline.executor import Executor
 from pipeline.minhash import sign_documents
+from pipeline.row_csv import header_bytes, kept_records
 from pipeline.row_files import TABLES, Part, RowFile
 from pipeline.row_lines import kept_lines, line_writer
 from pipeline.row_scratch import (
@@ -119,7 +120,7 @@ def dedup_files(
     ):
         with _timed(seconds, "read"):
             target = _table_target(work, folder)
-            parts = cut_files(work.files)
+            parts = cut_files(work.files, work.reading.fields.text, work.reading.limits)
             rows = read_all(parts, work.reading, folder, executor, progress)
         with _timed(seconds, "exact"):
             exact = _exact(work, rows)
@@ -250,6 +251,8 @@ def _write(
 ) -> None:
     """Copy the rows that stay to a file in the folder."""
     reading = work.reading
+    is_csv = work.files[0].kind == "csv"
+    text_field, limits = reading.fields.text, reading.limits
     total = sum(part.num_bytes for part in parts)
     done = 0
 
@@ -259,12 +262,16 @@ def _write(
     with (
         table_writer(path, target) if target is not None else line_writer(path, work.out.name)
     ) as write:
+        if is_csv:
+            write(header_bytes(work.files, text_field, limits))
         for part, is_kept in zip(parts, _masks(rows, pairs), strict=True):
             tell(0)
             kept = (
                 kept_batches(part, is_kept, target)
                 if target is not None
-                else kept_lines(part, is_kept, reading.limits, tell)
+                else kept_records(part, is_kept, text_field, limits, tell)
+                if is_csv
+                else kept_lines(part, is_kept, limits, tell)
             )
             for piece in kept:
                 write(piece)

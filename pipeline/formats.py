@@ -113,16 +113,28 @@ def read_jsonl(lines: Lines, uri: str, source: SourceConfig) -> Iterator[Row]:
             continue
         if not line or line.isspace():
             continue
-        if is_first and line.strip() in (b"[", b"{", b"[{"):
+        if is_first and _is_spread(line):
             yield bad_row(
                 uri,
                 "not_json_lines",
-                "expected one JSON object a line, got JSON spread over lines; `jq -c '.[]'` or `jq -c .` rewrites it",
+                f"expected one JSON object a line, got JSON spread over lines; {_REWRITE}",
                 line,
             )
             return
         is_first = False
         yield _json_row(line, where, source)
+
+
+_REWRITE = "`jq -c '.[]'` (of an array) or `jq -c .` rewrites it"
+
+
+def _is_spread(line: bytes) -> bool:
+    """Whether a first line begins a value that goes over several: `[`, `{`, `[{"text": "a"},`, `{"text": "a",`."""
+    line = line.strip()
+    if line[:1] == b"[" or (line[:1] == b"{" and line[-1:] in b"{[,"):
+        value = _parse_again(line.removesuffix(b","), None)
+        return isinstance(value, Problem) and value.rule == "bad_json"
+    return False
 
 
 def _json_row(line: bytes, where: str, source: SourceConfig) -> Row:
@@ -133,9 +145,9 @@ def _json_row(line: bytes, where: str, source: SourceConfig) -> Row:
     if isinstance(record, Problem):
         return record.row(where)
     if not isinstance(record, dict):
-        return bad_row(
-            where, "not_an_object", f"expected a JSON object, got {type_name(record)}", line
-        )
+        hint = f"; {_REWRITE}" if isinstance(record, list) else ""
+        detail = f"expected a JSON object, got {type_name(record)}{hint}"
+        return bad_row(where, "not_an_object", detail, line)
     if (key := repeated_key(line, record, source.text_field)) is not None:
         return bad_row(
             where, "duplicate_key", f"expected the field {key!r} once, got it again", line
@@ -184,7 +196,7 @@ def has_surrogates(text: str) -> bool:
     return False
 
 
-def _parse_again(line: bytes, first_error: orjson.JSONDecodeError) -> Any:
+def _parse_again(line: bytes, first_error: orjson.JSONDecodeError | None) -> Any:
     """The value of a line that orjson refused: NaN, Infinity and integers of any length are sound elsewhere in it."""
     try:
         text = line.decode()
@@ -202,7 +214,23 @@ def _parse_again(line: bytes, first_error: orjson.JSONDecodeError) -> Any:
             "nested_too_deep", "expected at most 1,000 levels of brackets, got more", line[:8000]
         )
     except ValueError:
-        return Problem("bad_json", f"expected a JSON object, got: {first_error}", line[:8000])
+        detail = f"expected a JSON object, got: {first_error}{_hint(text)}"
+        return Problem("bad_json", detail, line[:8000])
+
+
+def _hint(text: str) -> str:
+    """What to do about a line that is a JSON value and more."""
+    try:
+        _, end = json.JSONDecoder(parse_int=float).raw_decode(text := text.strip())
+    except (ValueError, RecursionError):
+        return ""
+    if text[end:].strip() in (",", "],", "]"):
+        return "; a comma or bracket of an array follows it: `jq -c '.[]'`, or `sed 's/,$//'`, rewrites it"
+    return (
+        "; another value follows it in the line: `jq -c .` rewrites it"
+        if text[end:].strip()[:1] in ("{", "[")
+        else ""
+    )
 
 
 def repeated_key(line: bytes, record: dict[str, Any], name: str) -> str | None:

@@ -63,13 +63,23 @@ def _encode(text: str) -> bytes:
 
 
 def split_lines(
-    chunks: Iterator[bytes | Problem], max_bytes: int
+    chunks: Iterator[bytes | Problem], max_bytes: int, *, keep_returns: bool = False
 ) -> Iterator[tuple[int, bytes | Problem]]:
     """Yield (number from 1, line without its end) for every line, or a Problem in the place of one.
 
-    Lines end at LF or CR LF. One longer than `max_bytes` is skipped up to its end as `too_long`. Memory: one line and
+    Lines end at LF or CR LF (`keep_returns`: at LF alone). A byte order mark before one goes: files that begin with it
+    are joined by whoever writes `cat a b`. One longer than `max_bytes` is skipped up to its end as `too_long`. Memory: one line and
     one chunk.
     """
+
+    def whole(line: bytes, num_bytes: int) -> bytes | Problem:
+        if num_bytes > max_bytes:
+            detail = f"expected a line of at most {max_bytes} bytes, got {num_bytes}"
+            detail += "; raise read.max_document_bytes to take it"
+            return Problem("too_long", detail, line[:8000])
+        line = line.removeprefix(codecs.BOM_UTF8)
+        return line if keep_returns else line.removesuffix(b"\r")
+
     number = 1
     held: list[bytes] = []
     num_bytes = 0
@@ -77,7 +87,7 @@ def split_lines(
         if isinstance(chunk, Problem):
             line = b"".join(held)
             if num_bytes and not chunk.cuts_record:
-                yield number, _whole_line(line, num_bytes, max_bytes)
+                yield number, whole(line, num_bytes)
                 number += 1
                 line = b""
             yield number, Problem(chunk.rule, chunk.detail, line[:8000])
@@ -88,23 +98,13 @@ def split_lines(
             if num_bytes:
                 if num_bytes <= max_bytes:
                     held.append(piece)
-                yield number, _whole_line(b"".join(held), num_bytes + len(piece), max_bytes)
+                yield number, whole(b"".join(held), num_bytes + len(piece))
                 held, num_bytes = [], 0
             else:
-                yield number, _whole_line(piece, len(piece), max_bytes)
+                yield number, whole(piece, len(piece))
             number += 1
         num_bytes += len(pieces[-1])
         if pieces[-1] and num_bytes - len(pieces[-1]) <= max_bytes:
             held.append(pieces[-1])
     if num_bytes:
-        yield number, _whole_line(b"".join(held), num_bytes, max_bytes)
-
-
-def _whole_line(line: bytes, num_bytes: int, max_bytes: int) -> bytes | Problem:
-    if num_bytes > max_bytes:
-        return Problem(
-            "too_long",
-            f"expected a line of at most {max_bytes} bytes, got {num_bytes}; raise read.max_document_bytes to take it",
-            line[:8000],
-        )
-    return line[:-1] if line.endswith(b"\r") else line
+        yield number, whole(b"".join(held), num_bytes)

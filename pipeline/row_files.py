@@ -1,6 +1,6 @@
-"""Files of rows as people have them (JSON lines, lines of text, Parquet, Arrow): read for texts, copied row by row.
+"""Files of rows as people have them (JSON lines, lines of text, CSV, Parquet, Arrow): read for texts, copied row by row.
 
-What `row_lines.py` and `row_tables.py` share. `gristmill dedup` reads each file twice: once for its texts, once for the
+What `row_lines.py`, `row_csv.py` and `row_tables.py` share. `gristmill dedup` reads each file twice: once for its texts, once for the
 rows that stay, as they are. A file is cut into parts that can be read side by side. Unlike in a build, a file that is
 damaged or not what its ending says ends the work with InputError, because a result that silently lacks half a file
 helps nobody; a row that cannot be used is a `BadRow`.
@@ -17,11 +17,12 @@ from pipeline.source_config import READER_ENDINGS, SourceConfig, inner_ending, s
 from pipeline.sources import find_inputs
 from storage.errors import ConfigError, InputError
 
-Kind = Literal["jsonl", "text", "parquet", "arrow"]
+Kind = Literal["jsonl", "text", "csv", "parquet", "arrow"]
 
 KINDS: dict[Kind, str] = {
     "jsonl": "JSON lines",
     "text": "lines of text",
+    "csv": "CSV",
     "parquet": "a Parquet table",
     "arrow": "an Arrow table",
 }
@@ -52,8 +53,8 @@ class RowFile:
 
     @property
     def first_row(self) -> int:
-        """Number of its first row, for people: lines count from 1, rows of tables from 0."""
-        return 0 if self.kind in TABLES else 1
+        """Number of its first row, for people: lines count from 1, CSV's header is row 1, rows of tables from 0."""
+        return 0 if self.kind in TABLES else 2 if self.kind == "csv" else 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +113,7 @@ def kind_of(path: Path) -> Kind | None:
                 return cast(Kind, name)
             if name != "code":  # source code may well be lines of text
                 raise ConfigError(
-                    f"{show_path(path)}: expected .jsonl, .txt (a document a line), .parquet or .arrow, got {ending}; "
+                    f"{show_path(path)}: expected .jsonl, .txt (a document a line), .csv, .parquet or .arrow, got {ending}; "
                     "convert it first"
                 )
     return None

@@ -5,9 +5,11 @@ very bytes that it had: only a byte order mark goes, and a missing last line fee
 """
 
 import bz2
+import codecs
 import gzip
 import json
 import lzma
+import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -44,8 +46,8 @@ _HEAD_BYTES = 1 << 16
 
 
 def line_parts(file: RowFile, part_bytes: int) -> list[Part]:
-    """Cut a file behind line feeds; compressed files and UTF-16 stay whole. Raises InputError for what is no text."""
-    with _opened(file) as stream:
+    """Cut a file behind line feeds; compressed files, UTF-16 and CSV stay whole. Raises InputError for what is no text."""
+    with opened(file) as stream:
         head = stream.read(_HEAD_BYTES)
         if not head:
             return []
@@ -60,8 +62,8 @@ def line_parts(file: RowFile, part_bytes: int) -> list[Part]:
             )
         begin = len(head) - len(marked)
         if (
-            begin not in (0, 3) or head[begin:] != marked
-        ):  # UTF-16 or UTF-32: read through a decoder
+            file.kind == "csv" or begin not in (0, 3) or head[begin:] != marked
+        ):  # UTF-16 or UTF-32: read through a decoder; of CSV no line tells whether it is inside of a field
             return [Part(file=file, num_bytes=file.num_bytes)]
         parts = []
         while begin < file.num_bytes:
@@ -85,7 +87,8 @@ def _line_end(stream: IO[bytes], at: int, num_bytes: int) -> int:
 
 
 @contextmanager
-def _opened(file: RowFile) -> Iterator[IO[bytes]]:
+def opened(file: RowFile) -> Iterator[IO[bytes]]:
+    """The file, to read. Raises InputError."""
     try:
         with open_regular(file.path) as stream:
             yield stream
@@ -158,10 +161,24 @@ def kept_lines(
 
 
 def _blocks(part: Part, limits: ReadLimits, tell: Tell) -> Iterator[bytes | Problem]:
-    """Whole lines with their ends, or a Problem in the place of one line that is too long. Memory: the longest line."""
+    """Whole lines with their ends, or a Problem in the place of one line that is too long. Memory: the longest line.
+
+    Byte order marks before lines go: joined files have them inside.
+    """
+    for block in _marked_blocks(part, limits, tell):
+        if isinstance(block, bytes) and codecs.BOM_UTF8 in block:
+            yield _MARKS.sub(b"", block)
+        else:
+            yield block
+
+
+_MARKS = re.compile(rb"(?:(?<=\n)|\A)\xef\xbb\xbf")
+
+
+def _marked_blocks(part: Part, limits: ReadLimits, tell: Tell) -> Iterator[bytes | Problem]:
     held: list[bytes] = []
     size = 0
-    for chunk in _chunks(part, limits, tell):
+    for chunk in decoded_chunks(part, limits, tell):
         first = chunk.find(b"\n")
         if size + (first if first >= 0 else len(chunk)) > limits.max_document_bytes:
             # Of the line's bytes so many are kept as show what it was.
@@ -193,10 +210,10 @@ def _too_long(sample: bytes, num_bytes: int, limits: ReadLimits) -> Problem:
     )
 
 
-def _chunks(part: Part, limits: ReadLimits, tell: Tell) -> Iterator[bytes]:
+def decoded_chunks(part: Part, limits: ReadLimits, tell: Tell) -> Iterator[bytes]:
     """The part's bytes, decompressed."""
     check_unchanged(part.file)
-    with _opened(part.file) as stream:
+    with opened(part.file) as stream:
         if part.end is None:
             compression = compression_of(stream.read(6))
             for chunk in to_utf8(decompress(stream, compression, limits), "utf-8"):
@@ -278,7 +295,7 @@ def _jsonl_rows(block: bytes, fields: Fields, source: SourceConfig) -> Rows:
             text, name = found
         rows.append(i)
         texts.append(text)
-        names.append(_as_json(name))
+        names.append(as_json(name))
     return Rows(
         count=len(lines),
         rows=rows,
@@ -297,7 +314,8 @@ def _careful(line: bytes, fields: Fields, source: SourceConfig) -> tuple[str, An
     return find_field(record, fields.text), field_or_none(record, fields.id)
 
 
-def _as_json(name: Any) -> str | None:
+def as_json(name: Any) -> str | None:
+    """An id as JSON; None if there is none."""
     if name is None:
         return None
     if type(name) is int:

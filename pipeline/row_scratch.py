@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from pipeline.executor import Executor
 from pipeline.normalize import comparable, content_hash
 from pipeline.raw import ReadLimits
+from pipeline.row_csv import common_header, csv_rows
 from pipeline.row_files import TABLES, Fields, Part, RowFile, Rows, Tell, tell_nobody
 from pipeline.row_lines import line_parts, line_rows
 from pipeline.row_tables import table_parts, table_rows
@@ -93,8 +94,9 @@ class _ReadTask:
     folder: Path
 
 
-def cut_files(files: Sequence[RowFile]) -> list[Part]:
-    """Cut files into parts, in order. Raises InputError for files that are not what they should be."""
+def cut_files(files: Sequence[RowFile], text_field: str, limits: ReadLimits) -> list[Part]:
+    """Cut files into parts, in order. Raises InputError or ConfigError for files that are not what they should be."""
+    common_header([file for file in files if file.kind == "csv"], text_field, limits)
     return [
         part
         for file in files
@@ -179,7 +181,7 @@ def _read_task(task: _ReadTask, tell: Tell = tell_nobody) -> tuple[int, dict[str
             found = (
                 table_rows(part, reading.fields, reading.limits)
                 if part.file.kind in TABLES
-                else line_rows(
+                else (csv_rows if part.file.kind == "csv" else line_rows)(
                     part, reading.fields, reading.limits, lambda n, at=begun: tell(at + n)
                 )
             )

@@ -5,6 +5,7 @@ import csv
 import errno
 import fcntl
 import gzip
+import io
 import json
 import lzma
 import os
@@ -108,6 +109,105 @@ def engine_keeps(texts: Sequence[str], config: DedupConfig) -> list[int]:
     new = NewDocuments(documents=[table], signatures=signatures, sources=["one"])
     removed = set(near_duplicates(new, None, config).removed["id"].to_pylist())
     return [i for i in first.values() if f"{i:032x}" not in removed]
+
+
+CELLS = st.text(st.sampled_from('ab ,;|\t"\n\u00e9='), max_size=8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(CELLS, st.sampled_from(["x y z", 'q "u" o', "a,b;c", "two\nlines\r\nof", ""])),
+        max_size=12,
+    ),
+    delimiter=st.sampled_from(",;\t|"),
+    ends=st.sampled_from(["\n", "\r\n"]),
+    quoting=st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]),
+    mark=st.booleans(),
+)
+def test_kept_records_of_csv_are_the_inputs_own(
+    rows: list[tuple[str, str]], delimiter: str, ends: str, quoting: Any, mark: bool
+) -> None:
+    """OUT is the header and the first record of each text, byte for byte, whatever separates and quotes them."""
+
+    def written(some: Sequence[tuple[str, str]]) -> bytes:
+        made = io.StringIO()
+        writer = csv.writer(made, delimiter=delimiter, lineterminator=ends, quoting=quoting)
+        writer.writerows([("id", "text"), *some])
+        return made.getvalue().encode()
+
+    with tempfile.TemporaryDirectory() as name:
+        path, out = Path(name, "in.csv"), Path(name, "out.csv.gz")
+        path.write_bytes((b"\xef\xbb\xbf" if mark else b"") + written(rows))
+        if not rows:
+            return
+        result = run([path], out, config=DedupConfig(enabled=False))
+        kept = {" ".join(text.split()): (id_, text) for id_, text in reversed(rows)}
+        kept = [row for row in rows if kept.pop(" ".join(row[1].split()), None)]
+        assert gzip.decompress(out.read_bytes()) == written(kept)
+        assert (result.documents, result.kept, result.blank) == (len(rows), len(kept), 0)
+
+
+def test_csv_as_excel_and_people_leave_it(tmp_path: Path) -> None:
+    """A line `sep=;`, a file without a last line end, joined files with their headers, bad records, UTF-16."""
+    excel, other = tmp_path / "a.csv", tmp_path / "b.csv.zst"
+    excel.write_bytes(
+        b'sep=;\r\nid;text;n\r\n1;"long; with\r\n""quotes""";9\r\n\r\n4;bad\r\n5;\xff;1\r\n6;"open\r\n'
+        b"\xef\xbb\xbfid;text;n\r\n7;last;1"
+    )
+    other.write_bytes(zstandard.compress(b'id;text;n\n8;"long;  with ""quotes""";8\n9;new;""'))
+    out = tmp_path / "out.csv"
+    result = run([excel, other], out)
+    assert out.read_bytes() == (
+        b'sep=;\r\nid;text;n\r\n1;"long; with\r\n""quotes""";9\r\n7;last;1\n9;new;""\n'
+    )
+    [pair] = read_json(tmp_path / "pairs.jsonl")
+    assert (pair["id"], pair["row"], pair["duplicate_of"], pair["duplicate_of_row"]) == (
+        "8",
+        2,
+        "1",
+        2,
+    )
+    bad = read_json(out.with_name("out.csv.rejected.jsonl"))
+    assert [row["reason"] for row in bad] == ["wrong_columns", "invalid_utf8", "bad_csv"]
+    assert [row["row"] for row in bad] == [4, 5, 6]
+    assert (result.documents, result.rejected, result.blank) == (4, 3, 2)
+    wide = tmp_path / "wide.tsv"
+    wide.write_bytes("id\ttext\r\n1\ta\r\n2\ta\r\n".encode("utf-16"))
+    run([wide], tmp_path / "wide.out.tsv")
+    assert (tmp_path / "wide.out.tsv").read_bytes() == b"id\ttext\r\n1\ta\r\n"
+
+
+@pytest.mark.parametrize(
+    ("second", "error", "message"),
+    [
+        ("id,text,x\n1,a,b\n", InputError, "expected the columns of .*a.csv, 'id,text', got 'id,text,x'"),
+        ("id;text\n1;a\n", InputError, "got 'id;text'"),
+        ("id,body\n1,a\n", ConfigError, "expected one column 'text', got: id, body; name the column with --text-field"),
+    ],
+)  # fmt: skip
+def test_csv_files_of_different_columns_are_refused(
+    second: str, error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    """One header stands for all of OUT."""
+    (tmp_path / "a.csv").write_text("id,text\n1,a\n")
+    (tmp_path / "b.csv").write_text(second)
+    with pytest.raises(error, match=message):
+        run([tmp_path / "a.csv", tmp_path / "b.csv"], tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_byte_order_marks_inside_of_joined_files(tmp_path: Path) -> None:
+    """`cat a.jsonl b.jsonl`: the mark of the second file is not part of a line."""
+    mark = b"\xef\xbb\xbf"
+    for ending, lines in (
+        ("jsonl", [b'{"text": "a"}\n', b'{"text": "b"}\n']),
+        ("txt", [b"a\n", b"b\n"]),
+    ):
+        path, out = tmp_path / f"in.{ending}", tmp_path / f"out.{ending}"
+        path.write_bytes(mark + lines[0] + mark + lines[1] + mark + lines[0])
+        assert run([path], out).kept == 2
+        assert out.read_bytes() == b"".join(lines)
 
 
 def test_pairs_as_csv_run_in_no_spreadsheet(tmp_path: Path) -> None:
