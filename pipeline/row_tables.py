@@ -18,14 +18,12 @@ from pipeline.table_batches import (
     TABLE_ERRORS,
     Kind,
     Span,
-    TableError,
-    column_or_none,
     is_arrow_file,
     read_columns,
     read_rows,
     read_schema,
-    text_column,
 )
+from pipeline.table_columns import TableError, column_or_none, text_column
 from storage.errors import InputError
 
 
