@@ -39,7 +39,7 @@ from pipeline.row_scratch import (
     read_all,
     read_table,
 )
-from pipeline.row_tables import TableTarget, kept_batches, table_target, table_writer
+from pipeline.row_targets import TableTarget, kept_batches, table_target, table_writer
 from pipeline.stage import Progress, no_progress
 from storage.disk import Disk
 from storage.errors import BusyError, GristmillError, LakeError

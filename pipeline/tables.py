@@ -8,18 +8,8 @@ import pyarrow as pa
 from pipeline.formats import row_from_fields
 from pipeline.raw import ReadLimits, Row, bad_row
 from pipeline.source_config import SourceConfig
-from pipeline.table_batches import (
-    TABLE_ERRORS,
-    Kind,
-    TableError,
-    check_ratio,
-    column_or_none,
-    column_type,
-    is_text,
-    read_columns,
-    read_schema,
-    text_column,
-)
+from pipeline.table_batches import TABLE_ERRORS, Kind, check_ratio, read_columns, read_schema
+from pipeline.table_columns import TableError, column_or_none, column_type, is_text, text_column
 
 _KINDS: dict[Kind, str] = {"parquet": "a Parquet", "arrow": "an Arrow IPC"}
 
