@@ -4,6 +4,7 @@ Parsing takes about 1 ms for an ordinary page, but a hostile one can ask for min
 unclosed <b> become 1 GB of nodes) or crash the parser. So every page goes through a child process that has limits.
 """
 
+import codecs
 from dataclasses import dataclass
 
 import orjson
@@ -108,12 +109,28 @@ def _decode(data: bytes, charset: str | None) -> str:
             return data[len(mark) :].decode(encoding, "replace")
     named = map_encoding_to_html5(charset.strip("\"' \t")) if charset else None
     encoding = named or detect_encoding(data, from_html_meta=True) or "utf-8"
+    # Of an encoding that gives every byte a meaning, what is sound UTF-8 is hardly ever text.
+    if encoding.startswith(_SINGLE_BYTE) and not data.isascii() and _is_utf8(data):
+        encoding = "utf-8"
     # A page whose own tags can be read as ASCII is not UTF-16, whatever they say.
     if encoding.startswith("utf-16") and data[:1024].count(0) < len(data[:1024]) // 8:
         encoding = "utf-8"
     return bytes_to_str(
         data, encoding, errors="replace", fallback_encodings=("utf-8", "windows-1252")
     )
+
+
+def _is_utf8(data: bytes) -> bool:
+    """Whether bytes are UTF-8, the last character cut or not."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(data)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+_SINGLE_BYTE = ("windows-125", "iso-8859-", "koi8-", "macintosh", "x-mac-", "ibm866")
+"""Names of the encodings of one byte a character, as HTML has them."""
 
 
 def _check_size(data: bytes, config: ExtractConfig) -> None:
