@@ -57,12 +57,11 @@ def read_warc(chunks: Iterator[bytes | Problem], uri: str, limits: ReadLimits) -
         where = f"{uri}#{frame.offset}{'-gap' if frame.is_gap else ''}"
         if frame.problem is None:
             yield _record_row(frame.data, where, limits)
-        elif frame.problem is _CUT or frame.problem.rule != "too_long":
-            yield Problem(frame.problem.rule, frame.problem.detail, frame.data[:8000]).row(where)
-        else:
-            # A film of gigabytes is no page either; its header is in the first bytes.
-            skipped = _not_a_page(_Record.parse(frame.data), where)
-            yield skipped or frame.problem.row(where)
+            continue
+        row = Problem(frame.problem.rule, frame.problem.detail, frame.data[:8000]).row(where)
+        if row.error == "too_long":  # a film of gigabytes is no page either; its header is here
+            row = _not_a_page(_Record.parse(frame.data), where) or row
+        yield row
 
 
 class _Record(NamedTuple):
