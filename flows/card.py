@@ -22,7 +22,7 @@ from flows.markdown import (
     wrapping,
 )
 from flows.tables import totals
-from pipeline import charts
+from pipeline import charts, skipped
 from pipeline.display import (
     DASH,
     clip,
@@ -38,6 +38,7 @@ from pipeline.display import (
 )
 from pipeline.gates import override
 from pipeline.recall_view import guard_in_words, in_words
+from pipeline.skipped import Skipped
 from pipeline.svg import Panel, sheet
 from storage.schema import FATES_IN_ORDER
 
@@ -79,6 +80,7 @@ def snapshot_card(
             _lede(manifest),
             _funnel(manifest["funnel"]),
             _fates(manifest["funnel"]),
+            _skipped(skipped.in_summary(manifest["summary"])),
             "## The corpus",
             _domains(manifest, parent),
             _licences(manifest["summary"]),
@@ -193,6 +195,24 @@ def _fates(funnel: Mapping[str, Mapping[str, int]]) -> str:
         whole = totals(funnel)
         lines.append(["**all**", *(number(whole[fate]) for fate in heads[1:])])
     return folded("In figures", table(heads, lines, "l" + "r" * (len(heads) - 1)))
+
+
+def _skipped(parts: Sequence[Skipped]) -> str:
+    """What is no document and so has no fate: how much, and at a click from which source and why."""
+    if not parts:
+        return ""
+    lines = [
+        [
+            plain(clip(part.source, 60)),
+            plain(words(part.reason)),
+            number(part.records),
+            wrapping(clip(": ".join(part.examples[0]), SAMPLE_CHARACTERS)),
+        ]
+        for part in sorted(parts, key=lambda part: -part.records)[:MAX_DOMAINS]
+    ]
+    rows = table(["source", "reason", "records", "for example"], lines, "llr")
+    more = _more(len(parts) - MAX_DOMAINS, "reason")
+    return f"{paragraph(skipped.in_words(parts))}.\n\n{folded('Skipped, by source', rows + more)}"
 
 
 def _domains(manifest: Row, parent: Row | None) -> str:

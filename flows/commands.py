@@ -24,6 +24,7 @@ from model.records import begun_run
 from pipeline.build import build
 from pipeline.display import short
 from pipeline.executor import Executor
+from pipeline.skipped import in_summary, in_words
 from storage.catalog import resolve
 from storage.errors import BusyError, ConfigError, GateError, NotFoundError
 from storage.lake import Lake
@@ -156,10 +157,13 @@ def _show_build(console: "Console", location: str, document: Document) -> None:
     console.print(build_sentence(document), soft_wrap=True)
     console.print(f"hash {document['hash']}")
     if document["status"] != "unchanged":
+        manifest = resolve(Lake.open(location), document["snapshot"]).manifest
         console.print()
-        console.print(
-            funnel_table(resolve(Lake.open(location), document["snapshot"]).manifest.funnel)
-        )
+        console.print(funnel_table(manifest.funnel))
+        if skips := in_words(in_summary(manifest.summary)):
+            console.print(
+                f"{skips}; 'gristmill inspect {manifest.ref}' shows examples", soft_wrap=True
+            )
 
 
 def _check_promoted(document: Document) -> None:

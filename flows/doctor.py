@@ -37,7 +37,7 @@ NATIVE = (
     "pyarrow",
     "torch",
     "sentencepiece",
-    "fastwarc.warc",
+    "fastwarc.stream_io",
     "resiliparse.extract.html2text",
     "obstore",
     "orjson",

@@ -7,9 +7,17 @@ import orjson
 
 from flows.output import Output
 from flows.runs import is_run, newest_run, run_in_folder
-from flows.tables import domains_table, funnel_table, gates_table, rules_table, totals
-from pipeline.display import moment, size
+from flows.tables import (
+    domains_table,
+    funnel_table,
+    gates_table,
+    rules_table,
+    skipped_table,
+    totals,
+)
+from pipeline.display import moment, size, visible
 from pipeline.recall_view import guard_in_words, in_words
+from pipeline.skipped import in_summary
 from storage.catalog import list_corpora, read_manifest, resolve, versions
 from storage.errors import ConfigError, InputError, NotFoundError
 from storage.lake import Lake
@@ -118,6 +126,7 @@ def _show(console: "Console", manifest: Manifest) -> None:
     )
     for table in (
         funnel_table(manifest.funnel),
+        skipped_table(in_summary(manifest.summary)),
         rules_table(manifest.summary.get("rules", [])),
         domains_table(manifest.summary),
         gates_table(manifest.gates),

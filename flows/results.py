@@ -17,6 +17,7 @@ def build_document(result: BuildResult) -> dict[str, Any]:
         "hash": result.hash,
         "status": result.status,
         "documents": result.documents,
+        "skipped": result.skipped,
         "tokens": result.tokens,
         "seconds": result.seconds,
     }

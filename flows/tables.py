@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.display import DASH, clip, number, percent, size, visible
+from pipeline.skipped import Skipped
 from storage.schema import FATES_IN_ORDER
 
 MAX_RULES = 20
@@ -81,6 +82,20 @@ def rules_table(rules: Sequence[Mapping[str, Any]]) -> Table:
         table.add_row(Text(stage), Text(rule), number(count))
     if len(ranked) > MAX_RULES:
         table.add_row(Text(f"... and {len(ranked) - MAX_RULES} more rules"))
+    return table
+
+
+def skipped_table(skipped: Sequence[Skipped]) -> Table:
+    """What was looked at and is no document, by source and reason, each with an example."""
+    table = _table("Skipped, being no documents", "source", ["records"])
+    for name in ("reason", "for example"):
+        table.add_column(name)
+    for part in skipped:
+        uri, detail = part.examples[0]
+        shown = visible(clip(f"{uri}: {detail}", 120))
+        table.add_row(
+            Text(visible(part.source)), number(part.records), Text(part.reason), Text(shown)
+        )
     return table
 
 

@@ -14,7 +14,7 @@ from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any
 
-from pipeline import curate, ingest, publish
+from pipeline import curate, ingest, publish, skipped
 from pipeline.decontaminate import DecontaminateConfig
 from pipeline.dedup import DedupConfig
 from pipeline.display import counts_in_words, plural, size
@@ -168,6 +168,8 @@ class BuildResult:
     """promoted, quarantined (a gate failed) or unchanged (nothing new)."""
     documents: dict[str, int]
     """Documents by fate, and their sum as `read`."""
+    skipped: dict[str, int]
+    """Records that are no documents, by reason; they are not part of `read`."""
     tokens: int
     """Tokens that the snapshot wrote: of the new documents, and of those that competed again and are kept."""
     seconds: float
@@ -211,6 +213,7 @@ def build(
     note = manifest.summary["tokenizer"]["note"]
     notes = [note] if note and plan.parent is None else []
     notes += _displacements(manifest)
+    notes += skipped.warnings(skipped.in_summary(manifest.summary))
     return _result(
         manifest, manifest.status, time.monotonic() - start, _failed_gates(manifest) + notes
     )
@@ -376,6 +379,9 @@ def _result(manifest: Manifest, status: str, seconds: float, notes: list[str]) -
         hash=manifest.hash(),
         status=status,
         documents=counts,
+        skipped=skipped.by_reason(skipped.in_summary(manifest.summary))
+        if status != "unchanged"
+        else {},
         tokens=tokens,
         seconds=round(seconds, 3),
         notes=notes,

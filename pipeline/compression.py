@@ -11,6 +11,7 @@ import os
 import stat
 import zlib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -191,7 +192,12 @@ def _from_next_member(data: bytes) -> bytes:
 
 
 def _unzstd(chunks: Iterator[bytes], window_bytes: int) -> Iterator[bytes | Problem]:
-    context = zstandard.ZstdDecompressor(max_window_size=window_bytes)
+    try:
+        dictionary, chunks = _zstd_dictionary(chunks)
+    except zstandard.ZstdError as error:
+        yield _corrupt("zstd", error)
+        return
+    context = zstandard.ZstdDecompressor(dictionary, max_window_size=window_bytes)
     decoder = context.decompressobj()
     is_inside = False
     rest = b""  # fewer bytes than a frame's mark, at the end of a chunk
@@ -224,6 +230,37 @@ def _unzstd(chunks: Iterator[bytes], window_bytes: int) -> Iterator[bytes | Prob
         yield _truncated("zstd")
     elif rest:
         yield _garbage("zstd", rest)
+
+
+def _zstd_dictionary(
+    chunks: Iterator[bytes],
+) -> tuple[zstandard.ZstdCompressionDict | None, Iterator[bytes]]:
+    """Give (the dictionary that a web archive brings in its first frame, None if there is none, all chunks).
+
+    .warc.zst files begin with a skippable frame that holds it, compressed or not:
+    https://iipc.github.io/warc-specifications/specifications/warc-zstd/
+    """
+    head = b""
+    for chunk in chunks:
+        head += chunk
+        end = 8 + int.from_bytes(head[4:8], "little")
+        if not head.startswith(_ZSTD_DICTIONARY) or end > 8 + _MAX_DICTIONARY_BYTES:
+            break
+        if len(head) < max(8, end):
+            continue
+        data = head[8:end]
+        if data.startswith(_MAGIC["zst"]):
+            reader = zstandard.ZstdDecompressor(max_window_size=_MAX_DICTIONARY_BYTES)
+            data = reader.decompress(data, max_output_size=_MAX_DICTIONARY_BYTES)
+        is_one = data.startswith(_DICTIONARY_MAGIC)
+        return zstandard.ZstdCompressionDict(data) if is_one else None, chain([head], chunks)
+    return None, chain([head], chunks)
+
+
+_ZSTD_DICTIONARY = b"\x5d\x2a\x4d\x18"
+_DICTIONARY_MAGIC = b"\x37\xa4\x30\xec"
+_MAX_DICTIONARY_BYTES = 16 << 20
+"""Dictionaries in use have up to some 1 MB."""
 
 
 def _unbz2(chunks: Iterator[bytes]) -> Iterator[bytes | Problem]:

@@ -4,12 +4,17 @@ Parsing takes about 1 ms for an ordinary page, but a hostile one can ask for min
 unclosed <b> become 1 GB of nodes) or crash the parser. So every page goes through a child process that has limits.
 """
 
+import codecs
+import contextlib
+import html
+import re
+import unicodedata
 from dataclasses import dataclass
 
 import orjson
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encoding_to_html5
-from resiliparse.parse.html import HTMLParserException, HTMLTree, traverse_dom
+from resiliparse.parse.html import ElementNode, HTMLParserException, HTMLTree, traverse_dom
 
 from pipeline.sandbox import Sandbox, SandboxError
 from storage.errors import ConfigError
@@ -108,12 +113,21 @@ def _decode(data: bytes, charset: str | None) -> str:
             return data[len(mark) :].decode(encoding, "replace")
     named = map_encoding_to_html5(charset.strip("\"' \t")) if charset else None
     encoding = named or detect_encoding(data, from_html_meta=True) or "utf-8"
+    # Of an encoding that gives every byte a meaning, what is sound UTF-8 is hardly ever text.
+    if encoding.startswith(("utf-8", *_SINGLE_BYTE)) and not data.isascii():
+        with contextlib.suppress(UnicodeDecodeError):
+            # As a stream, so that a character that is cut at the end is no error.
+            return codecs.getincrementaldecoder("utf-8")().decode(data)
     # A page whose own tags can be read as ASCII is not UTF-16, whatever they say.
     if encoding.startswith("utf-16") and data[:1024].count(0) < len(data[:1024]) // 8:
         encoding = "utf-8"
     return bytes_to_str(
         data, encoding, errors="replace", fallback_encodings=("utf-8", "windows-1252")
     )
+
+
+_SINGLE_BYTE = ("cp125", "cp866", "iso8859", "koi8", "mac")
+"""Names of the encodings of one byte a character, as Python has them."""
 
 
 def _check_size(data: bytes, config: ExtractConfig) -> None:
@@ -129,12 +143,14 @@ _MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", 
 
 def _extract(data: bytes, charset: str | None, config: ExtractConfig) -> tuple[str, str]:
     try:
-        markup = _decode(data, charset)
+        markup = _LONE.sub(_mark_lone, _decode(data, charset))
         tree = HTMLTree.parse(markup)
         root = tree.document.document_element if tree.document is not None else None
         # Fewer tags cannot be so deep; the walk takes a third of the time that the rest does.
         if root is not None and markup.count("<") > config.max_depth - _IMPLIED:
             traverse_dom(root, lambda c: _check_depth(c.depth, config), elements_only=True)
+        if root is not None and _ALTERED.search(markup):
+            _alter(tree, root, is_main=config.main_content)
         text = extract_plain_text(
             tree, main_content=config.main_content, alt_texts=False, preserve_formatting=True
         )
@@ -143,6 +159,81 @@ def _extract(data: bytes, charset: str | None, config: ExtractConfig) -> tuple[s
         raise ExtractError(
             "bad_html", f"expected HTML, got what cannot be parsed: {error}"
         ) from error
+
+
+_MARK = "\ufdd0"
+"""A code point that is no character, so that it stands in no text."""
+_LONE = re.compile(">(\\s*)([\u0800-\uffff]|&#?\\w{1,8};)(?=\\s*<)")
+
+
+def _mark_lone(match: re.Match[str]) -> str:
+    """Keep a character that an element holds alone: resiliparse takes one of three bytes for a separator of links."""
+    found = html.unescape(match[2])
+    # Icons are of private use, and no text.
+    is_text = len(found) == 1 and unicodedata.category(found)[0] not in "CZ"
+    return match[0] + _MARK * is_text
+
+
+_ALTERED = re.compile("<(?:ul|menu|ruby|summary|legend|figure|figcaption)[\\s/>]", re.IGNORECASE)
+
+
+def _alter(tree: HTMLTree, root: ElementNode, *, is_main: bool) -> None:
+    """Put elements that resiliparse loses, or runs into their neighbours, into a form that it keeps.
+
+    Of annotated characters the readings go, which would stand in the middle of a word; captions and the like become
+    blocks, as browsers show them; lists near the top of a page are moved away from it unless they are menus.
+    """
+    for element in list(root.query_selector_all("ruby rt, ruby rtc, ruby rp")):
+        element.remove()
+    for name, new in _RENAMED.items():
+        for element in list(root.query_selector_all(name)):
+            renamed = _new(tree, new)
+            renamed.append(*list(element.child_nodes))
+            element.replace_with(renamed)
+    if not is_main:
+        return
+    for element in list(root.query_selector_all("ul")):
+        parent = element.parent_element
+        if parent is None or parent.closest(_NO_LISTS) or _is_menu(element):
+            continue
+        for _ in range(_LOST_DEPTH):
+            block = _new(tree, "div")
+            element.replace_with(block)
+            block.append(element)
+
+
+def _new(tree: HTMLTree, name: str) -> ElementNode:
+    element = tree.create_element(name)
+    assert isinstance(element, ElementNode)
+    return element
+
+
+def _is_menu(element: ElementNode) -> bool:
+    """Whether most of a list's text is links, outside of what the page calls its content."""
+    if element.closest("main, article"):
+        return False
+    links = sum(len(_squeezed(link)) for link in element.query_selector_all("a"))
+    return 2 * links > len(_squeezed(element))
+
+
+def _squeezed(element: ElementNode) -> str:
+    return "".join((element.text_content or "").split())
+
+
+_LOST_DEPTH = 3
+"""Elements below the body from which resiliparse no longer takes a list for the navigation of the site."""
+
+
+_RENAMED = {
+    "ruby": "span",
+    "menu": "ul",
+    "summary": "div",
+    "legend": "div",
+    "figure": "div",
+    "figcaption": "div",
+}
+_NO_LISTS = "nav, header, footer, aside, li"
+"""Elements whose lists are left to resiliparse: surroundings of the content, and items, whose list was moved already."""
 
 
 _IMPLIED = 8
@@ -159,4 +250,4 @@ def _check_depth(depth: int, config: ExtractConfig) -> None:
 
 
 def _sound(text: str) -> str:
-    return text.encode("utf-8", "replace").decode()
+    return text.replace(_MARK, "").encode("utf-8", "replace").decode()

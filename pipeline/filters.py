@@ -110,6 +110,10 @@ def _mean_word_length(counts: Counts) -> Values:
     return _by_words(counts, _share(counts.word_chars, counts.words))
 
 
+def _is_latin(counts: Counts) -> NDArray[np.bool_]:
+    return counts.latin > 0.5 * counts.num_letters
+
+
 def _repeated(part: Column, whole: Column) -> Values:
     """A share; 0 where there is nothing, which repeats nothing."""
     return part / np.maximum(whole, 1)
@@ -126,12 +130,13 @@ MEASURES: dict[str, Callable[[Counts], Values]] = {
     "max_broken_chars": lambda c: _share(c.broken, c.chars),
     "max_lorem_ipsum": lambda c: c.lorem_ipsum,
     "min_alphanumeric_chars": lambda c: _share(c.num_letters + c.digits, c.chars - c.spaces),
-    "min_mean_word_length": _mean_word_length,
+    # Letters of English words are counted on; a Korean word has two or three syllables, each one character.
+    "min_mean_word_length": lambda c: np.where(_is_latin(c), _mean_word_length(c), np.nan),
     "max_mean_word_length": _mean_word_length,
     "max_hash_symbols": lambda c: _share(c.hash_symbols, c.num_words),
     "max_ellipses": lambda c: _share(c.ellipses, c.num_words),
     "min_words_with_letter": lambda c: _by_words(c, _share(c.words_with_letter, c.words)),
-    "min_stop_words": lambda c: np.where(c.latin > 0.5 * c.num_letters, c.stop_words, np.nan),
+    "min_stop_words": lambda c: np.where(_is_latin(c), c.stop_words, np.nan),
     "max_bullet_lines": lambda c: _share(c.bullet_lines, c.lines),
     "max_ellipsis_lines": lambda c: _share(c.ellipsis_lines, c.lines),
     "max_line_chars": lambda c: c.longest_line,

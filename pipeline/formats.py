@@ -99,6 +99,28 @@ def binary_problem(data: bytes) -> Problem | None:
     return Problem("binary", detail, data[:8000])
 
 
+def foreign_kind(head: bytes) -> str:
+    """What a file is by its first bytes if no reader reads it, with an article; "" if it may be text."""
+    for start, kind in _FOREIGN:
+        if head.startswith(start):
+            return kind
+    return "a tar archive" if head[257:262] == b"ustar" else ""
+
+
+_FOREIGN = (
+    (b"PK\x03\x04", "a zip archive (or an office document)"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"Rar!", "a rar archive"),
+    (b"\x04\x22\x4d\x18", "an lz4 stream"),
+    (b"%PDF-", "a PDF document"),
+    (b"\x89PNG", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"SQLite format 3", "an SQLite database"),
+    (b"\x7fELF", "a program"),
+)
+
+
 # All below space but tab, LF, VT, FF, CR and ESC, which texts do hold.
 _CONTROLS = bytes(i for i in range(32) if i not in (9, 10, 11, 12, 13, 27))
 

@@ -10,13 +10,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import ledger
+from pipeline import ledger, skipped
 from pipeline.dedup import Policy, exact_duplicates
 from pipeline.executor import Executor
 from pipeline.normalize import NormalizeConfig, content_hash, normalize
 from pipeline.readers import FoundInput, ReadLimits, SourceConfig, read_input
 from pipeline.runs import published_copies
-from pipeline.stage import Progress, Workspace, run_tasks
+from pipeline.skipped import Skipped
+from pipeline.stage import Progress, Workspace, run_tasks, total_counts
 from storage.errors import ConfigError
 from storage.schema import DOCUMENTS, FATES
 from storage.snapshot import Snapshot
@@ -83,7 +84,18 @@ def read_documents(
     if bad:
         fates = ledger.concat((workspace.read_table(record["fates"]) for record in records), FATES)
         logger.warning("%d records cannot be used: %s", bad, ledger.reasons(fates))
-    return {"documents": good, "quarantined": bad}
+    counts = {"documents": good, "quarantined": bad}
+    found = all_skipped(records)
+    if found:
+        logger.info("%s", skipped.in_words(found))
+        counts["skipped"] = sum(part.records for part in found)
+    return counts
+
+
+def all_skipped(records: Sequence[dict[str, Any]]) -> list[Skipped]:
+    """What the tasks with these records skipped."""
+    parts = [part for record in records for part in skipped.from_json(record["skipped"])]
+    return skipped.with_totals(skipped.total(parts), total_counts(records, "looked_at"))
 
 
 def find_exact_duplicates(
@@ -139,6 +151,8 @@ def _read_group(workspace: Workspace, name: str, task: _ReadTask) -> dict[str, A
     waiting: list[pa.RecordBatch] = []
     bad: list[pa.Table] = []
     bad_texts: dict[str, str | None] = {}
+    skips: list[Skipped] = []
+    looked_at: Counter[str] = Counter()
 
     def write_part() -> None:
         if waiting:
@@ -150,7 +164,9 @@ def _read_group(workspace: Workspace, name: str, task: _ReadTask) -> dict[str, A
 
     for item in task.inputs:
         for raw in read_input(item.found, item.source, task.limits):
-            documents, quarantine, texts = _finish_batch(raw, item, task.normalize, stats)
+            documents, quarantine, texts, more = _finish_batch(raw, item, task.normalize, stats)
+            skips = skipped.total([*skips, *more])
+            looked_at[item.found.source] += len(raw)
             waiting.append(documents)
             bad.append(quarantine)
             bad_texts |= texts
@@ -164,14 +180,18 @@ def _read_group(workspace: Workspace, name: str, task: _ReadTask) -> dict[str, A
         "fates": workspace.write_table(f"read/{name}-fates", fates),
         "rejects": workspace.write_table(f"read/{name}-rejects", ledger.rejects(fates, samples)),
         "quarantined": len(fates),
+        "skipped": skipped.to_json(skips),
+        "looked_at": dict(sorted(looked_at.items())),
         "normalize": dict(sorted(stats.items())),
     }
 
 
 def _finish_batch(
     raw: pa.RecordBatch, item: NewInput, config: NormalizeConfig, stats: Counter[str]
-) -> tuple[pa.RecordBatch, pa.Table, dict[str, str | None]]:
-    """Split a raw batch into documents and quarantined records."""
+) -> tuple[pa.RecordBatch, pa.Table, dict[str, str | None], list[Skipped]]:
+    """Split a raw batch into documents, quarantined records with their texts, and what is neither."""
+    skips = skipped.from_rows(raw.filter(raw["is_skipped"]), item.found.source)
+    raw = raw.filter(pc.invert(raw["is_skipped"]))
     rows = len(raw)
     ids = pa.array([document_id(item, uri) for uri in raw["uri"].to_pylist()], pa.string())
     source = pa.array([item.found.source] * rows, pa.string())
@@ -182,8 +202,11 @@ def _finish_batch(
         pc.fill_null(pc.if_else(has_text, raw["text"], ""), ""), domains, config, stats
     )
     is_empty = pc.and_(has_text, pc.equal(pc.utf8_trim_whitespace(texts), ""))
-    errors = pc.if_else(is_empty, "empty", errors)
-    details = pc.if_else(is_empty, "no text is left after normalisation", details)
+    detail = "expected text, got none that is left after normalisation"
+    skips += [
+        Skipped(item.found.source, "empty", 1, ((uri, detail),))
+        for uri in raw["uri"].filter(is_empty).to_pylist()
+    ]
     identity = pa.Table.from_arrays([ids, raw["uri"], source, domains], schema=ledger.IDENTITY)
 
     is_bad = pc.is_valid(errors)
@@ -194,7 +217,7 @@ def _finish_batch(
         zip(ids.filter(is_bad).to_pylist(), raw["text"].filter(is_bad).to_pylist(), strict=True)
     )
 
-    good = pc.invert(is_bad)
+    good = pc.invert(pc.or_(is_bad, is_empty))
     kept = texts.filter(good)
     count = len(kept)
     columns = {
@@ -214,7 +237,7 @@ def _finish_batch(
     documents = pa.RecordBatch.from_arrays(
         [columns[field.name] for field in DOCUMENTS], schema=DOCUMENTS
     )
-    return documents, quarantine, bad_texts
+    return documents, quarantine, bad_texts, skips
 
 
 def document_id(item: NewInput, uri: str) -> str:

@@ -1,6 +1,7 @@
 """Normalisation: what a text looks like before any rule sees it. The second stage of a build, an edit of texts.
 
-Mojibake is repaired line by line, and only in lines that ftfy's own badness measure calls bad; line ends become LF,
+Mojibake is repaired line by line, and only in lines that ftfy's own badness measure calls bad for more than a capital
+before a closing mark, which clean text has too; line ends become LF,
 control characters go, characters are composed (NFC), spaces at line ends and runs of blank lines are cut. Normalising a
 normalised text changes nothing. Code keeps its characters and its white space: only line ends and controls change.
 """
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from ftfy.badness import BADNESS_RE, MOJIBAKE_CATEGORIES
 from numpy.typing import NDArray
+from ftfy.chardata import CHARMAP_ENCODINGS
 
 from pipeline import kernels
 from pipeline.characters import unsettled_table
@@ -76,6 +78,28 @@ _SUSPECT = re.compile(
 )
 _REACH = 6
 """Characters of the longest sequence in BADNESS_RE: how far around a suspect one has to look."""
+
+# What text holds right behind a word: closing quotes, dashes, an ellipsis, signs, a space that does not break.
+_MARKS = "\u201d\u201c\u2019\u2018\xbb\xab\u203a\u2039\u2026\u2013\u2014\u2122\xae\xa9\xb0\xb2\xb3\xb9\xba\xaa\xb7\u2022\u2020\xa7\xa0"
+_UPPER, _LOWER = (
+    "".join(c for c in map(chr, range(0xC0, 0x2000)) if getattr(c, test)())
+    for test in ("isupper", "islower")
+)
+# Such a pair is UTF-8 read as Windows-1252 or its kin by chance: "IRM\xc3\u201d" is Portuguese, or "IRM\xd4" gone wrong.
+# No letter may follow, so that "S\xc3\xb3lo" is none, but for an apostrophe or a dash, which join words.
+# "O\xc3" is the start of no word but of a broken "O\xd9", the French one.
+_AFTER_CAPITAL = f"(?<!\\bO(?=\xc3))(?<=[A-Z{_UPPER}])[{_UPPER}]"
+_ALONE = f"(?:(?<![^\\s\"'(\\[\u201c\u2018\u201e\xab]))[{_UPPER}]"
+_END = r"(?![^\x00-\x7f]|[^\W_])"
+_LETTER_AND_MARK = (
+    f"(?:{_AFTER_CAPITAL}|(?![\xc2\xc3]){_ALONE}|[{_LOWER}])[{_MARKS}]+{_END}"
+    f"|{_AFTER_CAPITAL}(?:[\u2019\u2014]|[\u2018\u2013\u2026](?![A-Z{_UPPER}]))"
+)
+_DOUBTFUL = re.compile(f"({_LETTER_AND_MARK})")
+# Alone, these two are hardly ever a word, so they are doubtful only where the rest of the line speaks against mojibake.
+_MORE_DOUBTFUL = re.compile(
+    f"({_LETTER_AND_MARK}|(?=[\xc2\xc3]){_ALONE}(?:[\u2013-\u203a\u2122]+|(?<=[\u201c\u2018\u201e\xab].)[{_MARKS}]+){_END})"
+)
 
 _MAX_ROUNDS = 8
 """Rounds after which a text that still changes is left as it is; two do for all text seen so far."""
@@ -187,13 +211,52 @@ def _unify_line_ends(text: str, stats: Counter[str]) -> str:
 
 
 def _repair(text: str, stats: Counter[str]) -> str:
-    """Undo mojibake in the lines that have it: one line in a wrong encoding says nothing of the next."""
+    """Undo mojibake in the lines that have it: one line in a wrong encoding says nothing of the next.
+
+    A letter before a closing mark is no evidence. It is repaired where other evidence is found in a line of which all
+    can be decoded again, or in a text of which each line can.
+    """
     lines = text.split("\n")
-    repaired = [ftfy.fix_encoding(line) if looks_like_mojibake(line) else line for line in lines]
+    is_bad = [looks_like_mojibake(line) for line in lines]
+    is_sure = [bad and _is_sure(line) for bad, line in zip(is_bad, lines, strict=True)]
+    if not any(is_sure):
+        return text
+    is_all = all(line.isascii() or _is_wholly_wrong(line) for line in lines)
+    repaired = [
+        _repair_line(line) if sure or (bad and is_all) else line
+        for line, bad, sure in zip(lines, is_bad, is_sure, strict=True)
+    ]
     if repaired == lines:
         return text
     stats["mojibake"] += 1
     return "\n".join(repaired)
+
+
+def _is_sure(line: str) -> bool:
+    """Whether a bad line has evidence of mojibake beyond letters that stand before closing marks."""
+    if _is_wholly_wrong(line):
+        # Whatever is left is UTF-8 as well, and stands where clean text has no marks.
+        return not _DOUBTFUL.sub("x", line).isascii()
+    return looks_like_mojibake(_MORE_DOUBTFUL.sub("x", line))
+
+
+def _repair_line(line: str) -> str:
+    if _is_wholly_wrong(line):
+        return ftfy.fix_encoding(line)
+    pieces = _MORE_DOUBTFUL.split(line)  # the odd ones are letters before closing marks
+    pieces[::2] = [ftfy.fix_encoding(p) if looks_like_mojibake(p) else p for p in pieces[::2]]
+    return "".join(pieces)
+
+
+def _is_wholly_wrong(line: str) -> bool:
+    """Whether a line is UTF-8 from end to end once it is put back into a wrong encoding it may have been read in."""
+    for encoding in CHARMAP_ENCODINGS:
+        try:
+            line.encode(encoding).decode("utf-8-variants")
+        except UnicodeError:
+            continue
+        return True
+    return False
 
 
 def _drop_controls(text: str, stats: Counter[str]) -> str:

@@ -40,9 +40,9 @@ class Profile:
     min_alphanumeric_chars: float | None = None
     """Share of characters other than white space that are letters, marks or digits (BigCode: 0.25, of all)."""
     min_mean_word_length: float | None = None
-    """Characters a word (Gopher: 3)."""
+    """Characters a word (Gopher: 3); of texts mainly in Latin script."""
     max_mean_word_length: float | None = None
-    """The same (Gopher: 10)."""
+    """Characters a word (Gopher: 10)."""
     max_hash_symbols: float | None = None
     """'#' a word (Gopher: 0.1)."""
     max_ellipses: float | None = None

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import ingest, ledger
+from pipeline import ingest, ledger, skipped
 from pipeline.dedup import DedupConfig
 from pipeline.executor import Executor
 from pipeline.figures import (
@@ -138,6 +138,7 @@ def summarize(workspace: Workspace, parent: Snapshot | None, config: MixConfig) 
     if fates["gone"]:
         domains = taken_away(domains, fates["gone"])
     read_records = workspace.records("read")
+    skips = skipped.to_json(ingest.all_skipped(read_records))
     return totals(domains, config) | {
         "rules": fates["rules"],
         "normalize": dict(sorted(total_counts(read_records, "normalize").items())),
@@ -147,6 +148,7 @@ def summarize(workspace: Workspace, parent: Snapshot | None, config: MixConfig) 
         "tokenizer": workspace.records("tokenizer")[0]
         | {"bytes_per_token": bytes_per_token(domains)},
         "stages": _stage_counts(workspace),
+        **({"skipped": skips} if skips else {}),
         **({"rebuild": fates["rebuild"]} if fates["rebuild"] else {}),
     }
 
@@ -234,12 +236,14 @@ def _tokenizer_task(
 
 
 def _nothing_kept(workspace: Workspace) -> str:
-    names = [record["fates"] for record in workspace.records("read")]
+    read = workspace.records("read")
+    names = [record["fates"] for record in read]
     names += [f"{record['name']}-fates" for record in workspace.records("filter")]
     fates = ledger.concat(map(workspace.read_table, names), FATES)
+    why = [ledger.reasons(fates), skipped.in_words(ingest.all_skipped(read))]
     return (
         "expected at least one document to keep and to train a tokenizer on, got none; removed: "
-        f"{ledger.reasons(fates)}; nothing was published, repair the sources or the recipe's rules"
+        f"{'; '.join(filter(None, why))}; nothing was published, repair the sources or the recipe's rules"
     )
 
 

@@ -1,7 +1,8 @@
 """A raw record, the limits it must keep, and gathering records into RAW batches: what every reader is made of.
 
 A reader is a generator of `Row`. It never raises for what a file holds: a record that cannot be used is a row with
-`error`, a file that goes wrong half way is a `Problem` among its chunks, and both end as quarantined documents.
+`error`, a file that goes wrong half way is a `Problem` among its chunks, and both end as quarantined documents. What is
+sound but no document (an empty file, a picture in a web archive) is a skipped row: counted by reason, never a fault.
 """
 
 from collections.abc import Iterable, Iterator
@@ -60,7 +61,7 @@ class ReadLimits:
 
 
 class Row(NamedTuple):
-    """One record: a document if `error` is None, else something to quarantine."""
+    """One record: a document if `error` is None, else something to skip or to quarantine."""
 
     uri: str
     text: str | None = None
@@ -68,6 +69,7 @@ class Row(NamedTuple):
     domain: str | None = None
     error: str | None = None
     detail: str | None = None
+    is_skipped: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,11 @@ def bad_row(uri: str, rule: str, detail: str, sample: bytes | str | None = None)
     return Row(uri, text, None, None, rule, detail.encode("utf-8", "backslashreplace").decode())
 
 
+def skipped_row(uri: str, reason: str, detail: str) -> Row:
+    """A record that is no document, and no fault of its file either."""
+    return bad_row(uri, reason, detail)._replace(is_skipped=True)
+
+
 # White space of all scripts, controls, and what else normalisation takes out of a text.
 _BLANK = "".join(
     c for c in map(chr, range(0x3001)) if c.isspace() or c < " " or "\x7f" <= c < "\xa0"
@@ -109,9 +116,9 @@ _BLANK += "\ufeff\ufffe\uffff"
 def document_row(
     uri: str, text: str, *, license: str | None = None, domain: str | None = None
 ) -> Row:
-    """A good record, or a bad one if there is no text in it."""
+    """A good record, or a skipped one if there is no text in it."""
     if not text.strip(_BLANK):
-        return bad_row(uri, "empty", "expected text, got none or only white space and controls")
+        return skipped_row(uri, "empty", "expected text, got none or only white space and controls")
     return Row(uri, text, license, domain)
 
 
@@ -132,5 +139,5 @@ def gather_batches(rows: Iterable[Row]) -> Iterator[pa.RecordBatch]:
 
 
 def _to_batch(rows: list[Row]) -> pa.RecordBatch:
-    columns = zip(*rows, strict=True)
-    return pa.RecordBatch.from_arrays([pa.array(c, pa.string()) for c in columns], schema=RAW)
+    columns = [pa.array([row[i] for row in rows], field.type) for i, field in enumerate(RAW)]
+    return pa.RecordBatch.from_arrays(columns, schema=RAW)

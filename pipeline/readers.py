@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from pipeline.compression import ENDINGS, compression_of, decompress, open_regular
 from pipeline.delimited import read_csv
-from pipeline.formats import binary_problem, read_jsonl, read_text, read_text_in_parts
+from pipeline.formats import binary_problem, foreign_kind, read_jsonl, read_text, read_text_in_parts
 from pipeline.lines import split_lines, to_utf8
-from pipeline.raw import Problem, ReadLimits, Row, bad_row, gather_batches
+from pipeline.raw import Problem, ReadLimits, Row, bad_row, gather_batches, skipped_row
 from pipeline.source_config import READER_ENDINGS, Reader, SourceConfig, inner_ending
 from pipeline.sources import FoundInput, find_inputs, fingerprint
 from pipeline.table_batches import Kind
@@ -31,7 +31,7 @@ _HEAD_BYTES = 1024
 def read_input(
     found: FoundInput, source: SourceConfig, limits: ReadLimits
 ) -> Iterator[pa.RecordBatch]:
-    """Yield a file's records in order as RAW batches of about 16 MiB of text; at least one row, good or bad.
+    """Yield a file's records in order as RAW batches of about 16 MiB of text; at least one row, good, bad or skipped.
 
     Never raises for what is in the file or on the disk. One pass; memory is a few times limits.max_document_bytes.
     """
@@ -56,7 +56,7 @@ def _rows(found: FoundInput, source: SourceConfig, limits: ReadLimits) -> Iterat
         yield bad_row(found.uri, "unreadable", detail)
         return
     if is_empty:
-        yield bad_row(found.uri, "empty", "expected at least one record in the file, got none")
+        yield skipped_row(found.uri, "empty", "expected at least one record in the file, got none")
 
 
 def _file_rows(
@@ -64,10 +64,14 @@ def _file_rows(
 ) -> Generator[Row]:
     uri, ending = found.uri, inner_ending(found.path.name)
     raw_head = file.read(_HEAD_BYTES)
+    table = _table_reader(source.reader, ending, raw_head)
     if not raw_head:
+        # Text may be empty; what has a header of its own is never so short.
+        if kind := table or ENDINGS.get(found.path.suffix.lower()):
+            rule = "corrupt_table" if table else "truncated_archive"
+            yield bad_row(uri, rule, f"expected {kind} data, got an empty file")
         return
     compression = compression_of(raw_head)
-    table = _table_reader(source.reader, ending, raw_head)
     if table and not compression:
         file.seek(0)
         yield from read_table(file, table, uri, source, limits)
@@ -116,11 +120,13 @@ def _text_rows(
         if reader == "jsonl"
         else read_csv(lines, uri, source, limits)
     )
-    for num_bad, row in enumerate(rows, start=1):
+    num_bad = 0
+    for row in rows:
         yield row
         if row.error is None:
             yield from rows
             return
+        num_bad += not row.is_skipped
         if num_bad >= patience:
             yield bad_row(
                 uri,
@@ -176,14 +182,9 @@ def _choose_reader(reader: Reader, ending: str, head: bytes) -> Reader:
 
 def _unreadable(head: bytes, name: str, compression: str) -> Problem | None:
     """What a file is that none of the readers reads."""
-    for start, kind in _FOREIGN:
-        if head.startswith(start):
-            detail = f"expected text, records or tables, got {kind}; unpack or convert it first"
-            return Problem("unsupported_type", detail)
-    if head[257:262] == b"ustar":
-        return Problem(
-            "unsupported_type", "expected a single file, got a tar archive; unpack it first"
-        )
+    if kind := foreign_kind(head):
+        detail = f"expected text, records or tables, got {kind}; unpack or convert it first"
+        return Problem("unsupported_type", detail)
     promised = ENDINGS.get(Path(name.lower()).suffix)
     # Some downloads are decompressed on the way and keep their name: sound text is read as it is.
     if promised and not compression and (problem := binary_problem(head)):
@@ -193,19 +194,6 @@ def _unreadable(head: bytes, name: str, compression: str) -> Problem | None:
 
 
 _ARCHIVE_ENDINGS = (*READER_ENDINGS["warc"], ".arc")
-
-_FOREIGN = (
-    (b"PK\x03\x04", "a zip archive (or an office document)"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
-    (b"Rar!", "a rar archive"),
-    (b"\x04\x22\x4d\x18", "an lz4 stream"),
-    (b"%PDF-", "a PDF document"),
-    (b"\x89PNG", "a PNG picture"),
-    (b"\xff\xd8\xff", "a JPEG picture"),
-    (b"GIF8", "a GIF picture"),
-    (b"SQLite format 3", "an SQLite database"),
-    (b"\x7fELF", "a program"),
-)
 
 
 def _html_row(chunks: Iterator[bytes | Problem], uri: str, limits: ReadLimits) -> Row:

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from pipeline import charts, display
+from pipeline import charts, display, skipped
 from pipeline.charts import FATES
 from pipeline.display import binary_size, fixed, number, percent, plural, short, size, words
 from pipeline.ledger import REJECT_CHARACTERS
@@ -56,6 +56,7 @@ def render_report(
     sections = ("tokenizer", "mix", "pii", "normalize", "near_duplicates")
     summary = {**{key: {} for key in sections}, **manifest["summary"]}
     domains = _domains(manifest)
+    skips = skipped.in_summary(summary)
     view = {
         "manifest": manifest,
         "summary": summary,
@@ -64,6 +65,8 @@ def render_report(
         "domains": domains,
         "funnel": charts.funnel([(row["name"], row["fates"]) for row in _read(domains)]),
         "flow": _flow(summary, domains),
+        "skipped": sorted(skips, key=lambda part: -part.records)[:MAX_ROWS],
+        "skipped_words": skipped.in_words(skips),
         "rules": _rules(summary, rejects),
         "duplicates": _pairs(duplicates),
         "similarity": _similarity(summary),

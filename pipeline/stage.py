@@ -29,10 +29,11 @@ RAW = pa.schema(
         pa.field("text", pa.string()),  # null where there is nothing to show
         pa.field("license", pa.string()),  # null: the source's
         pa.field("domain", pa.string()),  # null: the source's
-        pa.field(
-            "error", pa.string()
-        ),  # null: a good record; else why it is quarantined, one snake_case word
+        # null: a good record; else why it is quarantined or skipped, one snake_case word
+        pa.field("error", pa.string()),
         pa.field("detail", pa.string()),  # the error in words
+        # looked at and no document: neither read nor quarantined
+        pa.field("is_skipped", pa.bool_(), nullable=False),
     ]
 )
 """What a reader yields; a record that cannot be used is a row with `error`, never an exception."""

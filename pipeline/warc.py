@@ -1,19 +1,24 @@
 """Documents out of web archives: the framing of WARC files, so that one broken record costs no other.
 
-This module cuts a stream into records and finds the next one after a break; what is inside a record (HTTP, chunked and
-compressed transfer) is fastwarc's. WARC 1.1: https://iipc.github.io/warc-specifications/
+This module cuts a stream into records, finds the next one after a break, and tells pages from what is none; what is
+inside an HTTP response is `responses.py`'s. WARC 1.1: https://iipc.github.io/warc-specifications/
 """
 
-import io
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from fastwarc.warc import ArchiveIterator, WarcRecordType
-
 from pipeline.extract import ExtractError, decode_page, html_to_text
-from pipeline.formats import binary_problem
-from pipeline.raw import Problem, ReadLimits, Row, bad_row, document_row
+from pipeline.formats import binary_problem, foreign_kind
+from pipeline.raw import Problem, ReadLimits, Row, bad_row, document_row, skipped_row
+from pipeline.responses import (
+    BadCodingError,
+    Fields,
+    Response,
+    decode_body,
+    parse_fields,
+    parse_response,
+)
 
 _MAX_HEADER_BYTES = 64 << 10
 """A record's header is some 500 bytes."""
@@ -21,9 +26,15 @@ _MAX_HEADER_BYTES = 64 << 10
 _START = re.compile(rb"WARC/[0-9]\.[0-9]{1,2}\r?\n")
 _NEXT = re.compile(rb"\nWARC/[0-9]\.[0-9]{1,2}\r?\n")
 _HEADER_ENDS = (b"\r\n\r\n", b"\n\n")
-_WITH_DOCUMENTS = (WarcRecordType.response, WarcRecordType.resource, WarcRecordType.conversion)
+_WITH_DOCUMENTS = ("response", "resource", "conversion")
+_WITHOUT = ("warcinfo", "request", "metadata", "revisit", "continuation")
+_PAGE_STATUS = (None, 200, 203)
+"""203 is 200 by way of a proxy (RFC 9110, section 15.3.4)."""
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
+_XML_TYPES = ("text/xml", "application/xml")
+_UNKNOWN_TYPES = ("", "unknown/unknown", "application/unknown", "*/*")
+"""Types that say nothing, so that the look of the page decides (MIME Sniffing, section 7)."""
 
 
 class _Frame(NamedTuple):
@@ -39,61 +50,113 @@ class _Frame(NamedTuple):
 def read_warc(chunks: Iterator[bytes | Problem], uri: str, limits: ReadLimits) -> Iterator[Row]:
     """Yield a document for each response, resource or conversion record of HTML or plain text.
 
-    uri: `file#offset of the record in the decompressed stream`. Records of other types (requests, warcinfo, revisits)
-    are no documents. Memory: one record.
+    uri: `file#offset of the record in the decompressed stream`. All other records (requests, redirects, pictures) are
+    skipped rows. Memory: one record.
     """
     for frame in _frames(chunks, limits):
         where = f"{uri}#{frame.offset}{'-gap' if frame.is_gap else ''}"
-        if frame.problem is not None:
-            yield Problem(frame.problem.rule, frame.problem.detail, frame.data[:8000]).row(where)
+        if frame.problem is None:
+            yield _record_row(frame.data, where, limits)
             continue
-        row = _record_row(frame.data, where, limits)
-        if row is not None:
-            yield row
+        row = Problem(frame.problem.rule, frame.problem.detail, frame.data[:8000]).row(where)
+        if row.error == "too_long":  # a film of gigabytes is no page either; its header is here
+            row = _not_a_page(_Record.parse(frame.data), where) or row
+        yield row
 
 
-def _record_row(data: bytes, where: str, limits: ReadLimits) -> Row | None:
-    """The document that a whole record is, None if it is of a type that holds none."""
-    try:
-        record = next(
-            iter(ArchiveIterator(io.BytesIO(data), auto_decode="all", stream_detect=False)), None
-        )
-        if record is None or record.record_type in (WarcRecordType.no_type, WarcRecordType.unknown):
-            return bad_row(where, "bad_record", "expected a WARC record of a known type", data)
-        if record.record_type not in _WITH_DOCUMENTS:
-            return None
-        http = record.http_headers
-        if http is not None and http.status_code != 200:
-            detail = f"expected a page (status 200), got status {http.status_code}"
-            return bad_row(where, "http_status", detail)
-        if http is not None:
-            mime, charset = record.http_content_type or "", record.http_charset
+class _Record(NamedTuple):
+    kind: str
+    """WARC-Type, in lower case; "" if there is none."""
+    uri: str
+    response: Response
+    """What was fetched; of records without an HTTP header the type and the block."""
+
+    @classmethod
+    def parse(cls, data: bytes) -> "_Record":
+        ends = [at + len(e) for e in _HEADER_ENDS if (at := data.find(e)) >= 0]
+        size = min(ends, default=len(data))
+        fields, block = parse_fields(data[:size]), data[size:]
+        content_type = fields["content-type"]
+        if content_type.lower().startswith("application/http"):
+            response = parse_response(block)
         else:
-            mime, charset = (record.headers.get("Content-Type") or "").split(";")[0], None
-        body = record.reader.read(limits.html.max_bytes + 1)
-    except (OSError, ValueError, RuntimeError) as error:
-        detail = f"expected a WARC record, got: {str(error)[:300]}"
-        return bad_row(where, "bad_record", detail, data)
-    return page_row(body, mime.strip().lower(), charset, where, limits)
+            response = Response(None, Fields({"content-type": content_type}), block)
+        return cls(fields["warc-type"].lower(), fields["warc-target-uri"].strip("<>"), response)
+
+    @property
+    def mime(self) -> str:
+        """The first media type that is named, "" if none is."""
+        return re.split("[;,]", self.response.fields["content-type"])[0].strip().lower()
+
+    @property
+    def charset(self) -> str | None:
+        named = re.search(
+            r"charset\s*=\s*[\"']?([^\s\"';,]+)",
+            self.response.fields["content-type"],
+            re.IGNORECASE,
+        )
+        return named[1] if named else None
+
+
+def _record_row(data: bytes, where: str, limits: ReadLimits) -> Row:
+    record = _Record.parse(data)
+    if not record.kind:
+        return bad_row(where, "bad_record", "expected a WARC record with a type, got none", data)
+    if skipped := _not_a_page(record, where):
+        return skipped
+    try:
+        body = decode_body(record.response, limits.html.max_bytes + 1)
+    except BadCodingError as error:
+        return bad_row(where, "bad_record", str(error), record.response.body)
+    if kind := foreign_kind(body[:512]):
+        return skipped_row(where, "unsupported_type", f"expected HTML or plain text, got {kind}")
+    return page_row(body, record.mime, record.charset, where, limits)
+
+
+def _not_a_page(record: _Record, where: str) -> Row | None:
+    """The skipped row of a record that by its header holds no page."""
+    kind, status, mime = record.kind, record.response.status, record.mime
+    if kind in _WITHOUT:
+        return skipped_row(where, f"{kind}_record", "expected a record with a page")
+    if kind not in _WITH_DOCUMENTS:
+        detail = f"expected a record of a known type, got {kind[:40]!r}"
+        return skipped_row(where, "unknown_record", detail)
+    if record.uri.startswith("metadata:"):  # what wget keeps of its own run
+        return skipped_row(where, "metadata_record", "expected a record with a page")
+    if status not in _PAGE_STATUS:
+        reason = {3: "redirect", 4: "http_error", 5: "http_error"}.get((status or 0) // 100)
+        detail = f"expected a page (status 200), got status {status}"
+        return skipped_row(where, reason or "http_status", detail)
+    if mime not in (*_HTML_TYPES, *_XML_TYPES, *_UNKNOWN_TYPES, "text/plain") and "/" in mime:
+        detail = f"expected HTML or plain text, got {mime[:80]}"
+        return skipped_row(where, "unsupported_type", detail)
+    return None
 
 
 def page_row(body: bytes, mime: str, charset: str | None, where: str, limits: ReadLimits) -> Row:
     """The document that a page is; `body` may be cut behind limits.html.max_bytes, being too long anyway."""
     if not body.strip():
-        return bad_row(where, "empty", "expected a page, got an empty body")
-    is_html = mime in _HTML_TYPES or (not mime and body.lstrip()[:1] == b"<")
-    if not is_html and mime not in ("", "text/plain"):
-        detail = f"expected HTML or plain text, got {mime[:80]}"
-        return bad_row(where, "unsupported_type", detail)
+        return skipped_row(where, "empty", "expected a page, got an empty body")
     is_utf16 = body.startswith(_UTF16_MARKS) or (charset or "").lower().startswith("utf-16")
     if not is_utf16 and (problem := binary_problem(body)):
         return problem.row(where)
+    is_html = mime in _HTML_TYPES
+    if not is_html and mime != "text/plain":
+        start = body[:1024].replace(b"\0", b"").lower()
+        is_html = b"<html" in start or (mime not in _XML_TYPES and _MARKUP.match(start) is not None)
+        if not is_html and mime in _XML_TYPES:
+            return skipped_row(
+                where, "unsupported_type", f"expected HTML, got {mime} of other kind"
+            )
     try:
         if is_html:
             return document_row(where, html_to_text(body, charset, limits.html)[0])
         return document_row(where, decode_page(body, charset, limits.html))
     except ExtractError as error:
         return bad_row(where, error.rule, str(error), body)
+
+
+_MARKUP = re.compile(rb"(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff)?\s*<")
 
 
 def _frames(chunks: Iterator[bytes | Problem], limits: ReadLimits) -> Iterator[_Frame]:

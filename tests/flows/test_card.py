@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.card import snapshot_card
+from pipeline.skipped import Skipped, to_json
 from storage.schema import FATES_IN_ORDER
 
 from .rendered import seen
@@ -51,6 +52,18 @@ def test_card_says_what_the_manifest_says() -> None:
     assert "<code>too short</code>" in card
     assert "(data:image/svg+xml;base64," in card
     assert 'parent["tiny@1 00000000"] --> this' in card
+
+
+def test_card_tells_what_was_skipped() -> None:
+    """How much is no document, and from which source, why and where, whatever stands in the names."""
+    skipped = [
+        Skipped("si|te", "unsupported_type", 1200, (("a.warc#<b>1", "got image/png"),), 1300)
+    ]
+    summary = manifest()["summary"] | {"skipped": to_json(skipped)}
+    card = snapshot_card(manifest(summary=summary), None, [])
+    assert "1,200 records skipped, being no documents: 1,200 unsupported type" in seen(card)[1]
+    assert "a.warc#<b>1: got image/png" in seen(card)[1]
+    assert "skipped" not in seen(snapshot_card(manifest(), None, []))[1]
 
 
 def test_card_tells_of_planted_duplicates() -> None:

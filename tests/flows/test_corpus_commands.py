@@ -34,7 +34,9 @@ def built(gristmill: Command, tiny_recipe: Path, lake: Path) -> dict[str, Any]:
 
 def test_build_says_what_it_did(built: dict[str, Any]) -> None:
     """The document has exactly the promised keys, and its fates add up."""
-    assert list(built) == ["snapshot", "hash", "status", "documents", "tokens", "seconds"]
+    keys = ["snapshot", "hash", "status", "documents", "skipped", "tokens", "seconds"]
+    assert list(built) == keys
+    assert built["skipped"] == {}
     assert built["snapshot"] == "tiny@1"
     assert built["status"] == "promoted"
     documents = built["documents"]

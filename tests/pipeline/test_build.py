@@ -359,7 +359,9 @@ def test_inputs_of_which_nothing_is_kept(tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text("Too short.")
     config = BuildConfig(name="x", sources=(SourceConfig(path="*.txt", name="x"),))
     lake = Lake.open(tmp_path / "lake")
-    with pytest.raises(InputError, match=r"got none; removed: 1 by empty \(empty.txt: .*short.txt"):
+    with pytest.raises(
+        InputError, match=r"removed: 1 by min_words \(short.txt.*; 1 record skipped"
+    ):
         build(config, lake, root=tmp_path)
     assert lake.list("corpora/x/snapshots") == []
 

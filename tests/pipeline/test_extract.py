@@ -38,6 +38,75 @@ def test_main_content_and_title() -> None:
     assert "Home" in html_to_text(PAGE.encode(), config=ExtractConfig(main_content=False))[0]
 
 
+PROSE = f"<p>{'Some words of prose that go on for a while. ' * 6}</p>"
+LIST = "<ul><li>flour from the mill</li><li>salt</li></ul>"
+LINKS = "<ul><li><a href=/>Home</a></li><li><a href=/a>About us</a></li></ul>"
+
+
+def shown(body: str, *, main_content: bool = True) -> str:
+    """Text of a page between two stretches of prose, without them."""
+    data = f"<html><body>{PROSE}{body}{PROSE}</body></html>".encode()
+    text, _ = html_to_text(data, "utf-8", ExtractConfig(main_content=main_content))
+    first, _, rest = text.partition("\n\n")
+    between, _, last = rest.rpartition("\n\n")
+    assert first == last != ""
+    return between
+
+
+@pytest.mark.parametrize("depth", range(6))
+@pytest.mark.parametrize("tag", ["div", "main", "article", "section"])
+def test_a_list_stays_however_near_the_top_it_stands(tag: str, depth: int) -> None:
+    """Only one of links is navigation."""
+    data = f"{f'<{tag}>' * depth}{PROSE}{LIST}{PROSE}{f'</{tag}>' * depth}"
+    text, _ = html_to_text(data.encode())
+    assert "  \u2022 flour from the mill\n  \u2022 salt\n" in text
+    text, _ = html_to_text(data.replace(LIST, LINKS).encode())
+    assert "About us" not in text
+
+
+@pytest.mark.parametrize("around", ["nav", "header", "footer", "aside", "ul class=nav"])
+def test_lists_around_the_content_go(around: str) -> None:
+    """Whatever they hold."""
+    assert "flour" not in shown(f"<{around}>{LIST}</{around.split()[0]}>")
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("<p><ruby>\u6f22\u5b57<rp>(</rp><rt>kan</rt><rp>)</rp></ruby>\u3068</p>", "\u6f22\u5b57\u3068"),
+        ("<p><ruby>\u6771<rt>to</rt>\u4eac<rt>kyo</rt></ruby>\u3078</p>", "\u6771\u4eac\u3078"),
+        ("<p><ruby><rb>\u6771<rb>\u4eac<rtc><rt>to<rt>kyo</rtc></ruby>\u3078</p>", "\u6771\u4eac\u3078"),
+        ("<p>\u4e2d<b>\u6587</b>\u5b57</p>", "\u4e2d\u6587\u5b57"),
+        ("<p>a<i>\u201c</i>b<i>&rdquo;</i><b>&#8212;</b>3 <b>\u20ac</b></p>", "a\u201cb\u201d\u20143 \u20ac"),
+        ("<p>a<b> \u2022 </b>b</p>", "a \u2022 b"),
+        ("<details><summary>s</summary>Text</details>", "s\nText"),
+        ("<fieldset><legend>Legend</legend>content</fieldset>", "Legend\ncontent"),
+        ("<figure><img src=x><figcaption>caption</figcaption></figure>text", "caption\ntext"),
+        ("<menu><li>one</li><li>two</li></menu>", "  \u2022 one\n  \u2022 two"),
+        ("<table><caption>c</caption><tr><th>a<th>b<tr><td>1<td>2</table>after", "c\na\t\tb\n1\t\t2\nafter"),
+        ("<dl><dt>a<dd>b</dl><h2>c</h2>d", "a\nb\n\nc\n\nd"),
+        ("<p>H<sub>2</sub>O, x<sup>2</sup>, long<wbr>word, a<br>b</p>", "H2O, x2, longword, a\nb"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("main_content", [True, False])
+def test_text_of_the_content_stays(body: str, expected: str, main_content: bool) -> None:
+    """Annotated characters, single characters, captions, blocks: each as a browser shows it, none glued to the next."""
+    assert shown(body, main_content=main_content) == expected
+
+
+def test_utf8_under_another_name_is_utf8() -> None:
+    """A one-byte charset in header or meta tag reads anything; bytes that are UTF-8 throughout are that."""
+    text = "Gr\xfc\xdfe aus K\xf6ln, 20\u20ac"
+    for named in ("iso-8859-1", "windows-1251", "latin1", "koi8-r"):
+        assert html_to_text(f"<p>{text}".encode(), named)[0] == text
+        assert html_to_text(f"<meta charset={named}><p>{text}".encode())[0] == text
+        assert html_to_text(f"<p>{text}".encode()[:-1], named)[0].startswith(text[:-1])
+    assert (
+        html_to_text("<p>\u041f\u0440\u0438\u0432\u0435\u0442".encode("koi8-r"), "koi8-r")[0]
+        == "\u041f\u0440\u0438\u0432\u0435\u0442"
+    )
+
+
 @pytest.mark.parametrize(
     ("data", "charset"),
     [

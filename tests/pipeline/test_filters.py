@@ -229,6 +229,20 @@ def test_scripts_without_spaces_are_not_judged_by_their_words(profile: str, text
 # -- configuration ----------------------------------------------------------------------------------
 
 
+def test_short_words_are_no_fault_of_other_scripts() -> None:
+    """Korean words have two or three characters, a syllable each; the same lengths in Latin letters are no prose."""
+    korean = (
+        "\uc624\ub298 \uc544\uce68\uc5d0\ub294 \ube44\uac00 \uc870\uae08 \uc640\uc11c \uae38\uc774 \ub9ce\uc774 \uc816\uc5b4 \uc788\uc5c8\ub2e4. "
+        "\uadf8 \uac15\uc740 \uc774\uc81c \ubb3c\uc774 \ub9d1\uace0 \uc0c8\ub3c4 \ub9ce\uc774 \ucc3e\uc544\uc628\ub2e4. "
+    )
+    profile = web_with(min_mean_word_length=3)
+    assert judge(korean, profile)["rule"] is None
+    latin = "".join(c if c in " ." else "aeiou"[ord(c) % 5] for c in korean)
+    assert judge(latin, profile)["rule"] == "min_mean_word_length"
+    for name in PROFILES:
+        assert judge(korean * 3, PROFILES[name])["rule"] != "min_mean_word_length"
+
+
 def test_thresholds_are_changed_and_rules_turned_off() -> None:
     """As a recipe does it: by profile and rule, false for off."""
     adapter = TypeAdapter(QualityConfig)

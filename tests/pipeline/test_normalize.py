@@ -125,6 +125,66 @@ def test_mojibake_is_repaired_line_by_line() -> None:
     assert one(text, config=NormalizeConfig(mojibake=False)) == text
 
 
+LATIN = [c for c in map(chr, [*range(0xC0, 0x250), *range(0x1E00, 0x1F00)]) if c.isalpha()]
+MARKS = "\u201d\u201c\u2019\u2018\xbb\xab\u203a\u2039\u2026\u2013\u2014\u2122\xae\xa9\xb0\xb2\xb3\xb9\xba\xaa\xb7\u2022\u2020\xa7\xa0"
+
+
+@pytest.mark.parametrize(
+    "frame",
+    ["A palavra IRM{}{} saiu.", "IRM{}{}, disse", '"IRM{}{}"', "Bu kelime \u201cH\xc2L{}{} diye", "IRM{}\u201d{}", "(IRM{}{}\u2026)"],
+)  # fmt: skip
+def test_words_before_closing_marks_are_clean(frame: str) -> None:
+    """Words of capitals and of small letters, each letter of every Latin alphabet before each mark, stay as they are."""
+    config = NormalizeConfig(mojibake=False)
+    for letter in LATIN:
+        fitting = frame if letter.isupper() else frame.lower()
+        texts = pa.array([fitting.format(letter, mark) for mark in MARKS])
+        domains = pa.array(["web"] * len(texts))
+        assert normalize(texts, domains, NormalizeConfig(), Counter()) == normalize(
+            texts, domains, config, Counter()
+        )
+
+
+REAL = [
+    "\xc9 manh\xe3: a irm\xe3 n\xe3o disse \u201cn\xe3o\u201d, e o caf\xe9 custa 3 \u20ac.",
+    "O\xd9 EST LA LIBERT\xc9? \xc0 bient\xf4t, \xab d\xe9j\xe0 vu \xbb \u2014 voil\xe0.",
+    "Stra\xdfe, K\xd6LN und \xd6sterreich \u2013 \u201eGr\xf6\xdfe\u201c.",
+    "H\xe2l\xe2 ya\u011fmur ya\u011f\u0131yor: \u0130STANBUL\u2019da \u015eubat.",
+    "H\xe0 N\u1ed9i l\xe0 th\u1ee7 \u0111\xf4 c\u1ee7a Vi\u1ec7t Nam.",
+    "\u041f\u0440\u0438\u0432\u0435\u0442, \u043c\u0438\u0440! \u042d\u0442\u043e \u0442\u0435\u043a\u0441\u0442.",
+    "\u039a\u03b1\u03bb\u03b7\u03bc\u03ad\u03c1\u03b1 \u03ba\u03cc\u03c3\u03bc\u03b5.",
+]
+
+
+def as_windows_1252(text: str) -> str:
+    return text.encode().decode("sloppy-windows-1252")
+
+
+@pytest.mark.parametrize("clean", REAL)
+def test_texts_in_a_wrong_encoding_are_restored(clean: str) -> None:
+    """A line of mojibake has evidence enough, alone, with clean lines around it, and as long as a page."""
+    broken = as_windows_1252(clean)
+    assert one(broken) == clean
+    assert (
+        one(f"\u201cIRM\xc3\u201d\n{broken}\nMANH\xc3\u2026")
+        == f"\u201cIRM\xc3\u201d\n{clean}\nMANH\xc3\u2026"
+    )
+    assert one("\n".join([broken] * 50)) == "\n".join([clean] * 50)
+
+
+def test_doubtful_places_follow_the_rest_of_the_text() -> None:
+    """A capital before a mark is repaired in a text that is wrong in all its lines, and nowhere else."""
+    broken, clean = "VAN AUSTRALI\xc3\u2039.", "VAN AUSTRALI\xcb."
+    assert one(broken) == broken
+    assert one(f"s\xc3\xb3lo\n{broken}") == f"s\xf3lo\n{clean}"
+    assert (
+        one(f"s\xc3\xb3lo\n\u201cd\xe9j\xe0 vu\u201d\n{broken}")
+        == f"s\xf3lo\n\u201cd\xe9j\xe0 vu\u201d\n{broken}"
+    )
+    mixed = "He doesn\xe2\u20ac\u2122t say \u201cIRM\xc3\u201d."
+    assert one(mixed) == "He doesn\u2019t say \u201cIRM\xc3\u201d."
+
+
 def test_nulls_stay_null() -> None:
     """A row without text is not given one."""
     texts = pa.array(["a ", None])

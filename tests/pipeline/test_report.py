@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline import display
 from pipeline.report import render_report
+from pipeline.skipped import Skipped, to_json
 
 Row = dict[str, Any]
 
@@ -220,6 +221,17 @@ def test_empty_snapshot_without_a_run() -> None:
     assert "This snapshot read no documents." in page.text
     assert "training" not in page.values("id")
     assert "none: the first snapshot" in page.text
+
+
+def test_what_was_skipped_is_shown() -> None:
+    """In words, and by source and reason with an example; nothing where nothing was."""
+    arguments = make_arguments()
+    assert "Skipped, by source" not in render_report(**arguments)
+    skipped = [Skipped("site", "redirect", 30, (("a.warc#17", "got status 301"),), 90)]
+    arguments["manifest"]["summary"]["skipped"] = to_json(skipped)
+    page = render_report(**arguments)
+    assert "30 records skipped, being no documents: 30 redirect" in page
+    assert "<bdi>a.warc#17</bdi>: got status 301" in page
 
 
 def test_a_snapshot_without_planted_duplicates_says_nothing_of_them() -> None:

@@ -1,4 +1,5 @@
-"""Web archives: sound ones are read as fastwarc reads them, broken records cost only themselves."""
+"""Web archives: sound ones are read as fastwarc reads them, what is no page is skipped, broken records cost only
+themselves."""
 
 import gzip
 import io
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
 from pipeline.readers import ReadLimits, SourceConfig, find_inputs, read_input
@@ -71,7 +73,7 @@ def test_pages_become_documents(tmp_path: Path, name: str) -> None:
 
 
 def test_only_records_with_documents_are_read(tmp_path: Path) -> None:
-    """Requests, metadata and the like are no documents; other media types and statuses are told."""
+    """Requests, metadata and the like, other media types and statuses are skipped, each with its reason."""
     data = b"".join(
         [
             record("warcinfo", "application/warc-fields", b"software: x\r\n"),
@@ -89,15 +91,118 @@ def test_only_records_with_documents_are_read(tmp_path: Path) -> None:
             page(6, b"", "text/html"),
         ]
     )
-    assert summary(read(tmp_path, data)) == [
+    rows = read(tmp_path, data)
+    assert summary(rows) == [
+        "warcinfo_record",
+        "request_record",
         "1",
         "unsupported_type",
-        "http_status",
+        "http_error",
         "3",
         "4",
         "5",
         "empty",
     ]
+    assert all(row["is_skipped"] == (row["error"] is not None) for row in rows)
+
+
+def response(
+    head: str, body: bytes = b"<p>This is page 1 of any kind</p>", kind: str = ""
+) -> bytes:
+    block = head.replace("\n", "\r\n").encode("latin-1") + b"\r\n\r\n" + body
+    return record("response", kind or "application/http; msgtype=response", block)
+
+
+OK = "HTTP/1.1 200 OK\nContent-Type: "
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(200))
+PAGES_OF_ALL_KINDS = {
+    "upper case": response(OK + "TEXT/HTML; CHARSET=UTF-8"),
+    "no type": response("HTTP/1.1 200 OK"),
+    "empty type": response(OK),
+    "unknown type": response(OK + "unknown/unknown"),
+    "no slash": response(OK + "html"),
+    "two types": response(OK + "text/html, text/html; charset=utf-8"),
+    "two fields": response(OK + "text/html\nContent-Type: text/html"),
+    "xhtml": response(OK + "application/xhtml+xml"),
+    "xhtml as xml": response(
+        OK + "text/xml", b'<?xml version="1.0"?><html><body><p>This is page 1</p></body></html>'
+    ),
+    "byte order mark": response("HTTP/1.1 200 OK", b"\xef\xbb\xbf<p>This is page 1</p>"),
+    "plain text": response(OK + "text/plain", b"This is page 1"),
+    "by way of a proxy": response("HTTP/1.1 203 Non-Authoritative Information"),
+    "HTTP/2": response("HTTP/2 200 \ncontent-type: text/html"),
+    "no HTTP header": record("response", "text/html", b"<p>This is page 1</p>"),
+    "no status line": record("response", "application/http", b"<p>This is page 1</p>"),
+    "upper-case kind": record("Response", "Application/HTTP;msgtype=response", b"HTTP/1.1 200 OK\n\n<p>This is page 1</p>"),
+    "conversion": record("conversion", "text/plain", b"This is page 1"),
+    "resource": record("resource", "text/html; charset=utf-8", b"<p>This is page 1</p>"),
+}  # fmt: skip
+NO_PAGES = {
+    "picture": (response(OK + "image/png", PNG), "unsupported_type"),
+    "picture called a page": (response(OK + "text/html", PNG), "unsupported_type"),
+    "PDF": (response(OK + "application/pdf", b"%PDF-1.7 ..."), "unsupported_type"),
+    "PDF without a type": (response("HTTP/1.1 200 OK", b"%PDF-1.7 ..."), "unsupported_type"),
+    "style sheet": (response(OK + "text/css", b"body{color:red}"), "unsupported_type"),
+    "script": (response(OK + "text/javascript; charset=utf-8", b"alert(1)"), "unsupported_type"),
+    "JSON": (response(OK + "application/json", b'{"a": 1}'), "unsupported_type"),
+    "feed": (response(OK + "application/rss+xml", b"<rss></rss>"), "unsupported_type"),
+    "feed as XML": (response(OK + "text/xml", b"<rss></rss>"), "unsupported_type"),
+    "moved": (response("HTTP/1.1 301 Moved\nContent-Type: text/html"), "redirect"),
+    "not modified": (response("HTTP/1.1 304 Not Modified", b""), "redirect"),
+    "gone": (response("HTTP/1.1 410 Gone\nContent-Type: text/html"), "http_error"),
+    "down": (response("HTTP/1.1 503 Service Unavailable"), "http_error"),
+    "part of a film": (response("HTTP/1.1 206 Partial Content"), "http_status"),
+    "no content": (response("HTTP/1.1 204 No Content", b""), "http_status"),
+    "empty page": (response(OK + "text/html", b""), "empty"),
+    "page without text": (response(OK + "text/html", b"<script>x()</script>"), "empty"),
+    "name look-up": (record("response", "text/dns", b"20260101000000\nexample.org. 300 IN A 1.2.3.4"), "unsupported_type"),
+    "visited before": (record("revisit", "application/http; msgtype=response", b"HTTP/1.1 200 OK\r\n\r\n"), "revisit_record"),
+    "rest of a record": (record("continuation", "text/html", b"... and so on"), "continuation_record"),
+    "kind of its own": (record("screenshot", "image/png", PNG), "unknown_record"),
+    "log of wget": (
+        record("resource", "text/plain", b"--2026-01-01-- http://...").replace(
+            b"http://example.org/0", b"<metadata://gnu.org/software/wget/warc/wget.log>"
+        ),
+        "metadata_record",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PAGES_OF_ALL_KINDS)
+def test_pages_of_all_kinds_become_documents(tmp_path: Path, kind: str) -> None:
+    """Types in any spelling or none, statuses that stand for a page, records with and without an HTTP header."""
+    assert summary(read(tmp_path, PAGES_OF_ALL_KINDS[kind])) == ["1"]
+
+
+@pytest.mark.parametrize("kind", NO_PAGES)
+def test_what_is_no_page_is_skipped(tmp_path: Path, kind: str) -> None:
+    """It is told with its reason, and is no fault of the archive."""
+    data, reason = NO_PAGES[kind]
+    (row,) = read(tmp_path, data)
+    assert (row["error"], row["is_skipped"], row["text"]) == (reason, True, None)
+
+
+def test_a_long_film_is_skipped_and_a_long_page_is_told(tmp_path: Path) -> None:
+    """The limit of a record is one of pages; what is no page may be of any size."""
+    limits = ReadLimits(max_document_bytes=20_000)
+    film = response(OK + "video/mp4", bytes(50_000))
+    rows = read(tmp_path, PAGES[0] + film + response(OK + "text/html", b"<p>x" * 20_000) + PAGES[1], limits=limits)  # fmt: skip
+    assert summary(rows) == ["0", "unsupported_type", "too_long", "1"]
+    assert [row["is_skipped"] for row in rows] == [False, True, False, False]
+
+
+def test_a_zstd_archive_brings_its_dictionary(tmp_path: Path) -> None:
+    """The first frame holds it, plain or compressed; without it no other frame can be read."""
+    pages = [page(i) for i in range(200)]
+    dictionary = zstandard.train_dictionary(2048, pages)
+    coder = zstandard.ZstdCompressor(dict_data=dictionary)
+    frames = b"".join(map(coder.compress, pages))
+    for stored in (dictionary.as_bytes(), zstandard.compress(dictionary.as_bytes())):
+        head = b"\x5d\x2a\x4d\x18" + len(stored).to_bytes(4, "little") + stored
+        rows = read(tmp_path, head + frames, "x.warc.zst")
+        assert summary(rows) == [str(i) for i in range(200)]
+        assert summary(read(tmp_path, head[:100], "x.warc.zst")) == ["truncated_archive"]
+    assert summary(read(tmp_path, frames, "x.warc.zst")) == ["corrupt_archive"]
 
 
 BROKEN = {
@@ -116,10 +221,12 @@ BROKEN = {
     "no type": page(9).replace(b"WARC-Type: response\r\n", b""),
     "no header end": b"WARC/1.0\r\nWARC-Type: response\r\n" + b"X: y\r\n" * 20_000,
     "garbage": b"\x00\x01 these are no records at all \xff\r\n\r\n",
-    "bad chunks": record(
+    "damaged coding": record(
         "response",
         "application/http",
-        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n<p>x\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: gzip\r\n\r\n"
+        + gzip.compress(bytes(range(256)))[:40]
+        + b"\xff" * 40,
     ),
 }
 
@@ -197,7 +304,8 @@ def test_real_archives_hold_the_records_that_fastwarc_finds(name: str) -> None:
     source = SourceConfig(path=name)
     (found,) = find_inputs(source, SHARED)
     rows = [row for batch in read_input(found, source, ReadLimits()) for row in batch.to_pylist()]
-    assert len(rows) == expected
+    pages = [row for row in rows if not str(row["error"]).endswith("_record")]
+    assert len(pages) == expected
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared archives")
