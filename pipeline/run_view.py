@@ -40,6 +40,8 @@ def run_view(run: Row, domains: Sequence[str]) -> Row:
         "tokens_per_s": rates[len(rates) // 2] if rates else None,
         "last_loss": metrics[-1]["loss"] if metrics else None,
         "loss": _loss_picture(metrics),
+        "panels_shown": display.shown(min(len(figures), MAX_PANELS), len(figures), "domain"),
+        "texts_shown": display.shown(len(steps), len(texts), "step"),
         "panels": _bits_panels(figures[:MAX_PANELS], comparable(evaluations)),
         "final": [
             {**row, "ratio": row["bits_per_byte"] / (row["unigram_bits_per_byte"] or math.nan)}
