@@ -194,7 +194,8 @@ def _fates(funnel: Mapping[str, Mapping[str, int]]) -> str:
     if len(funnel) > 1:
         whole = totals(funnel)
         lines.append(["**all**", *(number(whole[fate]) for fate in heads[1:])])
-    return folded("In figures", table(heads, lines, "l" + "r" * (len(heads) - 1)))
+    more = _more(len(funnel) - len(rows), "domain")
+    return folded("In figures", table(heads, lines, "l" + "r" * (len(heads) - 1)) + more)
 
 
 def _skipped(parts: Sequence[Skipped]) -> str:

@@ -444,7 +444,10 @@ def why(
     within: Annotated[
         str | None,
         typer.Option(
-            "--in", metavar="REF", help="Look there; default: the newest promoted of each corpus."
+            "--snapshot",
+            "--in",
+            metavar="REF",
+            help="Fate as of that snapshot; default: the newest promoted one of each corpus.",
         ),
     ] = None,
     recipe: Annotated[

@@ -124,6 +124,7 @@ def run_checks(location: str) -> Iterator[Check]:
     yield _python()
     yield from _requirements()
     yield from (_loads(name) for name in NATIVE)
+    yield _loops()
     yield _processor()
     yield _torch()
     yield _memory()
@@ -169,6 +170,49 @@ def _loads(name: str) -> Check:
         advice = "install it again"
         return Check(f"import {name}", "failed", f"{type(error).__name__}: {error}", advice)
     return Check(f"import {name}", "ok", "loads")
+
+
+def _loops() -> Check:
+    """Whether compiled loops are kept, and those that lie there can be used."""
+    name = "compiled loops"
+    try:
+        from pipeline import kernels  # late, as torch below
+
+        loops = [getattr(kernels, loop) for loop in kernels.ALL]
+        files = [file for loop in loops if (file := loop.look()) is not None]
+    except Exception as error:  # see _loads
+        return Check(name, "failed", f"{type(error).__name__}: {error}", "install numba again")
+    kept = [file for file in files if not file.problem]
+    bad = [file for file in files if file.problem]
+    folders = [path.parent for path in loops[0].paths]
+    where = next((folder for folder in folders if _takes_files(folder)), None)
+    if bad:
+        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        advice = "not used; compiled again when next needed"
+        return Check(name, "warning", f"{bad[0].path} {bad[0].problem}{more}", advice)
+    if where is None and len(kept) < len(loops):
+        tried = ", ".join(map(str, folders))
+        advice = (
+            "each process compiles again, half a minute: set NUMBA_CACHE_DIR to a folder of yours"
+        )
+        return Check(name, "warning", f"cannot be kept; tried {tried}", advice)
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    if chosen and not (where and where.is_relative_to(Path(chosen).absolute())):
+        advice = "set NUMBA_CACHE_DIR to a folder of yours, or unset it"
+        found = f"NUMBA_CACHE_DIR={chosen} cannot be written, {where} is used"
+        return Check(name, "warning", found, advice)
+    state = f"{len(kept)} of {len(loops)} kept" if kept else "compiled when first needed, once"
+    return Check(name, "ok", f"{state}, in {kept[0].path.parent if kept else where}")
+
+
+def _takes_files(folder: Path) -> bool:
+    """Whether a file can be made in a folder, which is made if need be; nothing is left behind."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            return True
+    except OSError:
+        return False
 
 
 def _processor() -> Check:

@@ -15,7 +15,7 @@ from flows.tables import (
     skipped_table,
     totals,
 )
-from pipeline.display import moment, size, visible
+from pipeline.display import moment, size
 from pipeline.recall_view import guard_in_words, in_words
 from pipeline.skipped import in_summary
 from storage.catalog import list_corpora, read_manifest, resolve, versions

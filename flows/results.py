@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.build import BuildResult
 from pipeline.display import duration, number, short
+from pipeline.run_view import scored_on
 
 if TYPE_CHECKING:
     from model.train import RunResult  # imports torch, which a build does not need
@@ -61,7 +62,7 @@ def evaluation_sentence(document: dict[str, Any]) -> str:
     if not found:
         return f"{what}: no validation documents"
     return (
-        f"{what}: {found['bits_per_byte']:.3f} bits per byte on {short(found['tokens'])} validation tokens "
+        f"{what}: {found['bits_per_byte']:.3f} bits per byte on {scored_on(found)} "
         f"(unigram {found['unigram_bits_per_byte']:.3f})"
     )
 
@@ -70,4 +71,5 @@ def _validation(document: dict[str, Any]) -> str:
     if document["bits_per_byte"] is None:
         return "; nothing to validate on"
     model, unigram = document["bits_per_byte"], document["unigram_bits_per_byte"]
-    return f"; {model:.3f} bits per byte on validation (unigram {unigram:.3f})"
+    where = scored_on(document["evaluation"])
+    return f"; {model:.3f} bits per byte on {where} (unigram {unigram:.3f})"

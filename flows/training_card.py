@@ -30,6 +30,7 @@ from pipeline.display import (
     short,
     toml_text,
 )
+from pipeline.run_view import comparable, scored_on
 from pipeline.svg import Panel, sheet
 
 MAX_DOMAINS = 12
@@ -166,6 +167,7 @@ def _health(metrics: Sequence[Row]) -> str:
 
 def _panels(evaluations: Sequence[Row]) -> str:
     """One small picture a domain, all with the same axes; the unigram model is a line across."""
+    evaluations = comparable(evaluations)
     if len(evaluations) < 2:
         return ""
     domains = _largest_first(evaluations[-1])[:MAX_DOMAINS]
@@ -186,7 +188,7 @@ def _panels(evaluations: Sequence[Row]) -> str:
             )
             for key, look in keys.items()
         ]  # fmt: skip
-        figure = fixed(evaluations[-1]["domains"][name]["bits_per_byte"])
+        figure = fixed(next(row["bits_per_byte"] for row in reversed(rows) if row))
         picture = charts.lines(curves, title=name, height=80, from_zero=True, top=top)
         panels.append(Panel(picture=picture, title=clip(name, 14), figure=figure, left=24, right=4))
     words = "bits per byte of each domain over the steps, beside a unigram model's"
@@ -226,7 +228,7 @@ def _evaluation(last: Row | None) -> str:
     ]
     heads = ["domain", "bits per byte", "unigram", "saved", "tokens scored"]
     more = f"\n\nand {len(names) - MAX_ROWS} more domains" if len(names) > MAX_ROWS else ""
-    return f"After step {number(last.get('step'))}:\n\n{table(heads, lines, 'lrrrr')}{more}"
+    return f"After step {number(last.get('step'))}, on {scored_on(last)}:\n\n{table(heads, lines, 'lrrrr')}{more}"
 
 
 def saved(row: Row) -> str:

@@ -87,7 +87,8 @@ class BuildWatch:
         if total != 1:  # one step has no middle to tell of
             self._lines(stage, done, total, unit)
         state = self._now
-        assert state is not None, "progress comes from within a stage"
+        if state is None:  # loops are compiled before the first stage
+            return
         is_first = state.total is None
         state.done, state.total, state.unit = done, total, unit
         if total is not None and total >= 2 * RANGE_SHARDS:

@@ -101,7 +101,7 @@ def _snapshots(lake: Lake, within: str | None) -> tuple[list[Snapshot], list[str
     if not snapshots:
         raise NotFoundError(
             f"{lake}: expected a promoted snapshot, but none of {', '.join(unsearched)} passed its gates; say "
-            f"--in {unsearched[0]} to look in it all the same"
+            f"--snapshot {unsearched[0]} to look in it all the same"
         )
     newest_first = sorted(
         snapshots, key=lambda s: str(s.manifest.commit.get("created_at", "")), reverse=True
@@ -130,9 +130,7 @@ def _nothing_found(word: str, snapshots: Sequence[Snapshot], unsearched: Sequenc
     elif re.fullmatch("[0-9a-fA-F]+", word) and len(word) < MIN_PREFIX:
         hint = f"; of an id, give at least {MIN_PREFIX} digits"
     if unsearched:
-        hint += (
-            f"; not searched: {', '.join(unsearched)}, which passed no gate (--in {unsearched[0]})"
-        )
+        hint += f"; not searched: {', '.join(unsearched)}, which passed no gate (--snapshot {unsearched[0]})"
     return (
         f"{clip(one_line(word), 200)}: expected the id, uri or content hash of a document, but none of the {number(searched)} fates in "
         f"{where} is one{hint}"

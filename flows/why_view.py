@@ -58,7 +58,7 @@ def show_document(console: "Console", facts: Facts, *, full: bool) -> None:
     notes = [*facts["notes"]]
     if facts["elsewhere"]:
         found = ", ".join(facts["elsewhere"])
-        notes.append(f"also in {found}; look there with --in")
+        notes.append(f"also in {found}; look there with --snapshot")
     for note in notes:
         console.print(f"note: {note}", soft_wrap=True)
 

@@ -128,9 +128,10 @@ class TrainConfig:
     eval_every: int = 100
     """Steps between evaluations; there is always one at the end."""
     eval_tokens: int = 65_536
-    """Validation tokens of an evaluation on the way, taken evenly from all domains."""
+    """Validation tokens of an evaluation on the way: the same sample each time, taken evenly from all domains."""
     final_eval_tokens: int = 2_000_000
-    """Validation tokens of the evaluation at the end; a smaller validation split is scored whole."""
+    """Validation tokens of the evaluation at the end, at most: a quarter of what the run trains on, but no less than on
+    the way. A smaller validation split is scored whole."""
     checkpoint_every: int = 100
     """Steps between checkpoints; there is always one at the end and at an interruption."""
     keep_checkpoints: int = 2

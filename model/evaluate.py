@@ -59,12 +59,12 @@ class Evaluator:
     def evaluate(self, model: GPT, *, max_tokens: int, autocast: torch.autocast) -> dict[str, Any]:
         """Score about `max_tokens` tokens, windows evenly spread over all domains in proportion to their size.
 
-        Returns {"loss", "bits_per_byte", "unigram_bits_per_byte", "tokens", "bytes", "domains": {domain: the same}},
-        empty if there is nothing to validate on. Where part of a domain is scored, the figures over all domains weigh
+        Returns {"loss", "bits_per_byte", "unigram_bits_per_byte", "tokens", "bytes", "domains": {domain: the same},
+        "share": part of the split that was asked for, 1 for all of it}, empty if there is nothing to validate on. The
+        same share is the same sample, whatever the model. Where part of a domain is scored, the figures over all domains weigh
         it as the whole. Windows do not overlap, so a token sees at most seq_len before it, half of that on average.
         """
-        total = sum(stream.num_windows(self.seq_len) for stream in self.streams)
-        share = min(1.0, max_tokens / max(1, total * self.seq_len))
+        share = self.share(max_tokens)
         domains: dict[str, dict[str, Any]] = {}
         sums: dict[str, float] = dict.fromkeys(("nats", "unigram_nats", "tokens", "bytes"), 0.0)
         for domain in sorted({stream.domain for stream in self.streams}):
@@ -82,7 +82,12 @@ class Evaluator:
         if not domains:
             return {}
         counts = {key: sum(row[key] for row in domains.values()) for key in ("tokens", "bytes")}
-        return _figures(sums) | counts | {"domains": domains}
+        return _figures(sums) | counts | {"domains": domains, "share": share}
+
+    def share(self, max_tokens: int) -> float:
+        """Part of the split that so many tokens are, at most 1."""
+        total = sum(stream.num_windows(self.seq_len) for stream in self.streams)
+        return min(1.0, max_tokens / max(1, total * self.seq_len))
 
     @torch.no_grad()
     def _score(

@@ -71,7 +71,8 @@ class RunResult:
     unigram_bits_per_byte: float | None
     """Of a unigram model of the training tokens, on the same validation tokens."""
     evaluations: list[Row]
-    """All evaluations, with `step` and `domains`; the last is over the whole split, as far as final_eval_tokens."""
+    """All evaluations, with `step`, `share` and `domains`: those on the way and one at the end over the same sample (of
+    one share), then the last over the whole split, as far as it is in proportion to the run."""
     samples: list[Row]
     """Texts written at the end: step, prompt, text."""
     seconds: float
@@ -186,7 +187,8 @@ class _Training:
             on_step(row)
             is_last = step == config.steps
             if step % config.eval_every == 0 and not is_last:
-                self._evaluate(step, config.eval_tokens)
+                self._sample_texts(step)
+                self._evaluate(step, self.config.eval_tokens)
             if step % config.checkpoint_every == 0 or is_last or stopped.is_set():
                 self._save(step)
             if stopped.is_set():
@@ -234,8 +236,14 @@ class _Training:
             "seconds": seconds,
         }
 
-    def _evaluate(self, step: int, max_tokens: int) -> Row | None:
-        """Score the validation split and let the model write; None if there is nothing to validate on."""
+    @property
+    def _last_tokens(self) -> int:
+        """Validation tokens of the last evaluation: one costs a third of one trained on, so it takes a twelfth of the run."""
+        trained = self.config.steps * self.config.batch_tokens
+        return min(self.config.final_eval_tokens, max(self.config.eval_tokens, trained // 4))
+
+    def _sample_texts(self, step: int) -> None:
+        """Let the model write."""
         for number, prompt in enumerate(self.config.sample_prompts):
             sampling = SampleConfig(
                 max_tokens=self.config.sample_tokens, seed=self.config.seed + number
@@ -244,6 +252,9 @@ class _Training:
             row = {"step": step, "prompt": prompt, "text": text}
             self.samples.append(row)
             self.tell({"event": "sample", "message": text} | row)
+
+    def _evaluate(self, step: int, max_tokens: int) -> Row | None:
+        """Score the validation split, or the sample of it that has so many tokens; None if there is none."""
         found = self.evaluator.evaluate(
             self.model, max_tokens=max_tokens, autocast=autocast(self.device, self.dtype)
         )
@@ -251,8 +262,9 @@ class _Training:
             return None
         row = {"step": step} | found
         self.metrics.append(row)
+        part = "all" if row["share"] == 1 else "a sample of"
         message = (
-            f"step {step}: {row['bits_per_byte']:.3f} bits per byte on validation "
+            f"step {step}: {row['bits_per_byte']:.3f} bits per byte on {part} {row['tokens']:,} validation tokens "
             f"(unigram {row['unigram_bits_per_byte']:.3f}), loss {row['loss']:.3f}"
         )
         self.tell({"event": "evaluation", "message": message} | row)
@@ -283,7 +295,13 @@ class _Training:
         # A process that was killed right here has left what follows already.
         self.metrics.keep(lambda row: row["step"] < steps or "domains" not in row)
         self.samples.keep(lambda row: row["step"] < steps)
-        evaluation = self._evaluate(steps, self.config.final_eval_tokens) or {}
+        self._sample_texts(steps)
+        shares = [
+            self.evaluator.share(tokens) for tokens in (self.config.eval_tokens, self._last_tokens)
+        ]
+        if steps > self.config.eval_every and shares[0] < shares[1]:
+            self._evaluate(steps, self.config.eval_tokens)
+        evaluation = self._evaluate(steps, self._last_tokens) or {}
         self._write_records()
         rows = self.metrics.rows()
         losses = [row["loss"] for row in rows if "domains" not in row][-max(1, steps // 10) :]

@@ -28,6 +28,7 @@ from pipeline.minhash import check_published
 from pipeline.mixture import MixConfig
 from pipeline.normalize import NormalizeConfig
 from pipeline.pii import PiiConfig
+from pipeline.prepare import compile_loops
 from pipeline.readers import FoundInput, ReadLimits, SourceConfig, find_inputs, fingerprint
 from pipeline.shards import SplitConfig
 from pipeline.stage import Progress, Workspace, no_progress
@@ -203,10 +204,10 @@ def build(
         finished = _already_done(plan)
         if finished is not None:
             return finished
+        executor = executor or Executor()
+        compile_loops(config.dedup, executor, progress)
         for stage in STAGES:
-            counts = run_stage(
-                stage, lambda stage=stage: stage.run(plan, executor or Executor(), progress)
-            )
+            counts = run_stage(stage, lambda stage=stage: stage.run(plan, executor, progress))
             logger.info("%s: %s", stage.title, counts_in_words(counts))
         manifest = commit_snapshot(lake, make_manifest(plan, start))
         lake.delete_prefix(f"{plan.workspace.work}/")

@@ -13,7 +13,7 @@ from typing import TypeGuard
 
 from markupsafe import Markup
 
-from pipeline.display import clip, number, percent
+from pipeline.display import clip, number, percent, short
 from pipeline.svg import Picture, joined, picture, stretched, tag
 
 FATES = ("kept", "duplicate", "dropped", "quarantined", "forgotten")
@@ -28,13 +28,22 @@ _BAR_STEP = 46
 def funnel(rows: Sequence[tuple[str, Mapping[str, int]]]) -> Picture:
     """Draw one bar a row (label, counts: `read` and the fates), split by fate, each bar as wide as its `read` is whole."""
     parts = [
-        _fate_row(clip(label, 30), counts, _BAR_STEP * i) for i, (label, counts) in enumerate(rows)
+        _fate_row(_both_ends(label, 22), counts, _BAR_STEP * i)
+        for i, (label, counts) in enumerate(rows)
     ]
     description = "; ".join(
         f"{label}: {_in_words(counts, ('read', *FATES))}" for label, counts in rows[:60]
     )
     height = _BAR_STEP * len(rows) - 8
     return picture("What became of the documents", description, height, parts)
+
+
+def _both_ends(name: str, characters: int) -> str:
+    """A long name without its middle: names that begin alike often differ at their ends."""
+    if len(name) <= characters:
+        return name
+    tail = (characters - 1) // 2
+    return f"{name[: characters - 1 - tail]}\u2026{name[-tail:]}"
 
 
 def _fate_row(label: str, counts: Mapping[str, int], y: int) -> Markup:
@@ -110,7 +119,7 @@ def flow(rows: Mapping[str, Mapping[str, int]], ends: Sequence[tuple[str, str]])
         parts.append(tag("rect", x=-4, y=left[name], width=4, height=tall, class_="node"))
         middle = left[name] + tall / 2 + 4
         parts.append(
-            tag("text", clip(name, 14), x=-10, y=middle, text_anchor="end", class_="strong")
+            tag("text", _both_ends(name, 14), x=-10, y=middle, text_anchor="end", class_="strong")
         )
     for end, fate in ends:
         tall = max(scale * sums[end], 1.5)
@@ -148,13 +157,25 @@ def histogram(
     title: str,
     height: int = 64,
 ) -> Picture:
-    """Draw `counts` as bars between `edges` (one more than counts), with `label` writing the edges."""
+    """Draw `counts` as bars between `edges` (one more than counts), with `label` writing the edges.
+
+    Of several equally tall bars the first carries its count; the others' are in their tips.
+    """
     most = max(counts, default=0) or 1
     step = 100 / max(len(counts), 1)
+    top, height = 16, height + 16
     parts = []
+    if any(counts):
+        peak = counts.index(most)
+        middle = step * (peak + 0.5)
+        # At an edge of the picture the figure stays within it.
+        place, anchor = (0.0, "start") if middle < 12 else (100.0, "end") if middle > 88 else (middle, "middle")  # fmt: skip
+        parts.append(
+            tag("text", short(most), x=f"{place:.2f}%", y=12, text_anchor=anchor, class_="soft")
+        )
     for i, count in enumerate(counts):
         # A bin that is not empty is never invisible.
-        tall = max(height * count / most, 1.5) if count else 0
+        tall = max((height - top) * count / most, 1.5) if count else 0
         tip = tag("title", f"{label(edges[i])} to {label(edges[i + 1])}: {number(count)}")
         parts.append(
             tag(

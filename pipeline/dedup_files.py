@@ -26,6 +26,7 @@ from pipeline.dedup import DedupConfig, NewDocuments, Published, exact_duplicate
 from pipeline.duplicate_pairs import Found, pairs_of, write_pairs
 from pipeline.executor import Executor
 from pipeline.minhash import sign_documents
+from pipeline.prepare import compile_loops
 from pipeline.row_csv import header_bytes, kept_records
 from pipeline.row_files import TABLES, Part, RowFile
 from pipeline.row_lines import kept_lines, line_writer
@@ -118,6 +119,7 @@ def dedup_files(
         _folder_beside(work.out) as folder,
         (executor or Executor()).ready(Lake.open(folder), *folders) as executor,
     ):
+        compile_loops(work.config, executor, progress, filters=False)
         with _timed(seconds, "read"):
             target = _table_target(work, folder)
             parts = cut_files(work.files, work.reading.fields.text, work.reading.limits)

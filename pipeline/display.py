@@ -109,11 +109,17 @@ def percent(part: float, whole: float) -> str:
     if not whole or not math.isfinite(part) or not math.isfinite(whole):
         return DASH
     share = 100 * part / whole
-    if 0 < share < 0.1:
-        return "<0.1\u00a0%"
-    if 99.9 < share < 100:
-        return ">99.9\u00a0%"
-    return f"{share:.0f}\u00a0%" if share in (0, 100) else f"{share:.1f}\u00a0%"
+    size, sign = abs(share), "\u2212" if share < 0 else ""
+    if 0 < size < 0.1:
+        return f"{'>' if sign else '<'}{sign}0.1\u00a0%"
+    if 99.9 < size < 100:
+        return f"{'<' if sign else '>'}{sign}99.9\u00a0%"
+    return f"{sign}{size:.{0 if size in (0, 100) else 1}f}\u00a0%"
+
+
+def shown(count: int, whole: int, what: str) -> str:
+    """Say how much of a list is shown, "12 of 49 domains shown"; empty if it is all there."""
+    return f"{number(count)} of {plural(whole, what)} shown" if count < whole else ""
 
 
 def words(name: Any) -> str:

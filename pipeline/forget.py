@@ -25,6 +25,7 @@ from pipeline.display import plural
 from pipeline.executor import Executor
 from pipeline.figures import figures_of, summarize_change
 from pipeline.mixture import MixConfig
+from pipeline.prepare import compile_loops
 from pipeline.rebuild import duplicates_of
 from pipeline.selection import Selection
 from pipeline.stage import Progress, Workspace, no_progress, run_tasks
@@ -116,6 +117,7 @@ def forget(
     def alone(stage: str, task: Callable[..., dict[str, Any]]) -> None:
         run_tasks(workspace, stage, [("all", plan)], task, Executor(), progress, "steps")
 
+    compile_loops(config, executor, progress, filters=False)
     alone("candidates", _candidates_task)
     parts = [f"{i:05}" for i in range(workspace.records("candidates")[0]["parts"])]
     run_tasks(workspace, "filter", [(p, None) for p in parts], _part_task, Executor(), progress)

@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from ftfy.badness import BADNESS_RE, MOJIBAKE_CATEGORIES
-from numpy.typing import NDArray
 from ftfy.chardata import CHARMAP_ENCODINGS
+from numpy.typing import NDArray
 
 from pipeline import kernels
 from pipeline.characters import unsettled_table

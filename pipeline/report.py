@@ -67,15 +67,20 @@ def render_report(
         "flow": _flow(summary, domains),
         "skipped": sorted(skips, key=lambda part: -part.records)[:MAX_ROWS],
         "skipped_words": skipped.in_words(skips),
+        "flow_shown": _named_of(domains),
         "rules": _rules(summary, rejects),
         "duplicates": _pairs(duplicates),
+        "pairs_shown": _pairs_shown(summary, min(len(duplicates), MAX_PANELS)),
         "similarity": _similarity(summary),
         "recall": _recall(summary),
         "guard": guard_in_words(summary["near_duplicates"]),
-        "lengths": _lengths(domains),
-        "toxicity": _toxicity(domains),
+        "lengths": (lengths := _lengths(domains))[:MAX_PANELS],
+        "lengths_shown": _domains_shown(lengths),
+        "toxicity": (toxicity := _toxicity(domains))[:MAX_PANELS],
+        "toxicity_shown": _domains_shown(toxicity),
         "languages": _languages(domains),
         "samples": _kept_samples(samples, domains),
+        "samples_shown": _samples_shown(samples, domains),
         "training": run_view(run, [domain["name"] for domain in domains]) if run else None,
         "recipe": display.toml_text(manifest["recipe"]),
         "sources": _sources(manifest),
@@ -152,14 +157,19 @@ def _flow(summary: Row, domains: Sequence[Row]) -> Markup | None:
     for row in summary.get("rules", []):
         taken[row["domain"]][row["stage"]] += row["documents"]
     rows: dict[str, Counter[str]] = {}
-    for i, domain in enumerate(_read(domains)):
+    read = _read(domains)
+    named = most_telling(read, MAX_PANELS)
+    others = f"{number(len(read) - len(named))} others"
+    for domain in read:
         counts = Counter({_title(stage): count for stage, count in taken[domain["name"]].items()})
         counts["kept"] += domain["fates"]["kept"]
         if counts.total() != domain["fates"]["read"]:
             # Forgotten documents have no rule; then the fate is all that is known.
             counts = Counter({fate: domain["fates"][fate] for fate in FATES})
-        name = domain["name"] if i < MAX_PANELS else "other domains"
+        name = domain["name"] if domain["name"] in named else others
         rows.setdefault(name, Counter()).update(counts)
+    if others in rows:
+        rows[others] = rows.pop(others)  # last, wherever the first of them came
     stages = _in_order({stage for counts in taken.values() for stage in counts})
     ends = {"kept": "kept"} | {_title(stage): _fate_of(stage) for stage in stages}
     ends |= {fate: fate for fate in FATES[1:]}
@@ -167,6 +177,29 @@ def _flow(summary: Row, domains: Sequence[Row]) -> Markup | None:
         (end, fate) for end, fate in ends.items() if any(counts[end] for counts in rows.values())
     ]
     return charts.flow(rows, used) if rows else None
+
+
+def _named_of(domains: Sequence[Row]) -> str:
+    read = _read(domains)
+    said = display.shown(len(most_telling(read, MAX_PANELS)), len(read), "domain")
+    return f"{said} by name: the largest, and those that lost most" if said else ""
+
+
+def most_telling(domains: Sequence[Row], most: int) -> set[str]:
+    """Names of the domains that a picture of at most `most` rows shows, one of which is left for the others.
+
+    In turn the one with the most bytes, the one that most documents were read of, and the one that lost most.
+    """
+    if len(domains) <= most:
+        return {domain["name"] for domain in domains}
+    measures: tuple[Callable[[Row], int], ...] = (
+        lambda row: row["num_bytes"],
+        lambda row: row["fates"]["read"],
+        lambda row: row["fates"]["read"] - row["fates"]["kept"],
+    )
+    ranked = [sorted(domains, key=lambda row: (-of(row), row["name"])) for of in measures]
+    in_turn = dict.fromkeys(row["name"] for rank in zip(*ranked, strict=True) for row in rank)
+    return set(list(in_turn)[: most - 1])
 
 
 def _in_order(stages: Iterable[str]) -> list[str]:
@@ -200,6 +233,9 @@ def _rules(summary: Row, rejects: Sequence[Row]) -> list[Row]:
             "rule": rule,
             "fate": _fate_of(stage),
             "documents": domains.total(),
+            "shown": display.shown(
+                min(len(texts[stage, rule]), SAMPLES_A_RULE), domains.total(), "document"
+            ),
             "domains": sorted(domains.items(), key=lambda item: (-item[1], item[0])),
             "samples": [_sample(reject) for reject in _spread(texts[stage, rule], SAMPLES_A_RULE)],
         }
@@ -235,6 +271,11 @@ def _pairs(duplicates: Sequence[Row]) -> list[Row]:
         pieces = display.word_diff(kept, removed, cut=len(removed) >= REJECT_CHARACTERS)
         pairs.append({**row, "pieces": pieces})
     return pairs
+
+
+def _pairs_shown(summary: Row, count: int) -> str:
+    removed = [row for row in summary.get("rules", []) if row["stage"] == "near_duplicates"]
+    return display.shown(count, sum(row["documents"] for row in removed), "removed near-duplicate")
 
 
 def _similarity(summary: Row) -> Markup | None:
@@ -286,7 +327,12 @@ def _panels(
         }
         for name, counts in counts_by_domain.items()
         if any(counts)
-    ][:MAX_PANELS]
+    ]
+
+
+def _domains_shown(panels: Sequence[Row]) -> str:
+    said = display.shown(min(len(panels), MAX_PANELS), len(panels), "domain")
+    return f"{said}, the largest" if said else ""
 
 
 def _languages(domains: Sequence[Row]) -> list[tuple[str, int]]:
@@ -301,6 +347,11 @@ def _kept_samples(samples: Sequence[Row], domains: Sequence[Row]) -> list[Row]:
     chosen = _spread(samples, 2 * MAX_PANELS)
     kept = [{"order": order.get(row["domain"], len(order)), **_sample(row)} for row in chosen]
     return sorted(kept, key=lambda row: row["order"])
+
+
+def _samples_shown(samples: Sequence[Row], domains: Sequence[Row]) -> str:
+    of = {row["domain"] for row in _spread(samples, 2 * MAX_PANELS)}
+    return display.shown(len(of), len([row for row in domains if row["documents"]]), "domain")
 
 
 def _sources(manifest: Row) -> list[Row]:

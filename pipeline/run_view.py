@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -40,16 +40,31 @@ def run_view(run: Row, domains: Sequence[str]) -> Row:
         "tokens_per_s": rates[len(rates) // 2] if rates else None,
         "last_loss": metrics[-1]["loss"] if metrics else None,
         "loss": _loss_picture(metrics),
-        "panels": _bits_panels(figures[:MAX_PANELS], evaluations),
+        "panels_shown": display.shown(min(len(figures), MAX_PANELS), len(figures), "domain"),
+        "texts_shown": display.shown(len(steps), len(texts), "step"),
+        "panels": _bits_panels(figures[:MAX_PANELS], comparable(evaluations)),
         "final": [
             {**row, "ratio": row["bits_per_byte"] / (row["unigram_bits_per_byte"] or math.nan)}
             for row in figures
         ],
+        "scored_on": scored_on(final) if evaluations else None,
         "bits_per_byte": final.get("bits_per_byte"),
         "unigram": final.get("unigram_bits_per_byte"),
         "texts": [{"step": step, "texts": texts[step]} for step in steps],
         "config": display.toml_text(run["config"]),
     }
+
+
+def comparable(evaluations: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Those over the same sample of the validation split, which make a curve: the last may be over all of it."""
+    return [row for row in evaluations if row.get("share") == evaluations[0].get("share")]
+
+
+def scored_on(evaluation: Mapping[str, Any]) -> str:
+    """What an evaluation scored, in words: all of the validation split or a sample."""
+    share = evaluation.get("share")
+    part = "" if share is None else "all " if share == 1 else "a sample of "
+    return f"{part}{display.number(evaluation.get('tokens'))} validation tokens"
 
 
 def _continuation(text: Row) -> Row:

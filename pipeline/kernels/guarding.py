@@ -1,11 +1,8 @@
 """`settle` once more, with the guard against templates: compiled only where somebody asks for it."""
 
-from typing import Any
-
 from numba import types
 
 from pipeline.kernels.compiling import compiled, read_only
 from pipeline.kernels.settling import settle, signature
 
-_compiled: Any = settle
-settle_guarded = compiled(*signature(read_only(types.uint64)))(_compiled.py_func)
+settle_guarded = compiled(*signature(read_only(types.uint64)))(settle.function)

@@ -9,6 +9,7 @@ import pytest
 
 from flows import doctor
 from flows.doctor import run_checks
+from pipeline import kernels
 
 
 def test_sound_installation(gristmill: Callable[..., Any], tmp_path: Path) -> None:
@@ -49,6 +50,19 @@ def test_table_has_one_line_a_check(gristmill: Callable[..., Any], tmp_path: Pat
     answer = gristmill("doctor", "--lake", tmp_path)
     assert answer.code == 0
     assert len(answer.out.splitlines()) >= len(list(run_checks(str(tmp_path))))
+
+
+def test_compiled_loops_that_cannot_be_used_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An empty file after a power cut costs a warning that names it, and no check fails."""
+    file = tmp_path / "clusters.find_roots.nbc"
+    file.write_bytes(b"")
+    monkeypatch.setitem(vars(kernels.find_roots), "paths", [file])
+    check = {check.name: check for check in run_checks(str(tmp_path))}["compiled loops"]
+    assert check.status == "warning"
+    assert check.found == f"{file} is empty"
+    assert "compiled again" in check.advice
 
 
 def test_wrong_version_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

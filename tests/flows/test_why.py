@@ -285,7 +285,7 @@ def test_the_newest_fate_counts(lake: Lake, gristmill: Command) -> None:
     assert removed["text"]["text"] == "one two four"
     assert [piece["op"] for piece in removed["diff"]["pieces"]] == ["same", "old", "new"]
     assert [member["depth"] for member in removed["cluster"]["members"]] == [0, 1, 2]
-    assert gristmill("why", id_of(1), "--in", "c@1", "--lake", lake.url, "--json").json["fate"] == "kept"  # fmt: skip
+    assert gristmill("why", id_of(1), "--snapshot", "c@1", "--lake", lake.url, "--json").json["fate"] == "kept"  # fmt: skip
 
 
 def test_the_runs_that_saw_a_document_are_named(lake: Lake, gristmill: Command) -> None:
@@ -316,7 +316,7 @@ def test_a_document_of_two_corpora_is_that_of_the_newest(
     build(load_recipe(str(other)).build, Lake.open(folder / "lake"), root=folder / "corpus")
     facts = why(folder, gristmill, "prose/0-001.txt", "--json").json
     assert (facts["corpus"], facts["elsewhere"]) == ("other", ["tiny@1"])
-    there = why(folder, gristmill, "prose/0-001.txt", "--in", "tiny", "--json").json
+    there = why(folder, gristmill, "prose/0-001.txt", "--snapshot", "tiny", "--json").json
     assert (there["corpus"], there["elsewhere"], there["id"]) == ("tiny", [], facts["id"])
 
 
@@ -444,8 +444,8 @@ def test_a_snapshot_that_no_gate_let_pass_is_looked_at_when_named(
     publish(lake, [fate(2)], [document(2, "b")], parent=first, status="quarantined")
     unknown = gristmill("why", id_of(2), "--lake", lake.url)
     assert unknown.code == 2
-    assert "--in c@2" in unknown.err
-    assert gristmill("why", id_of(2), "--in", "c@2", "--lake", lake.url, "--json").json["fate"] == "kept"  # fmt: skip
+    assert "--snapshot c@2" in unknown.err
+    assert gristmill("why", id_of(2), "--snapshot", "c@2", "--lake", lake.url, "--json").json["fate"] == "kept"  # fmt: skip
 
 
 def test_a_lake_without_snapshots_is_refused(lake: Lake, gristmill: Command) -> None:

@@ -65,13 +65,53 @@ def read_rows(snapshot: Snapshot, run: str, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+@pytest.mark.parametrize(
+    ("changed", "steps_scored"),
+    [
+        ({"eval_tokens": 16}, [10, 20, 20]),  # the sample once more, then all
+        ({"eval_tokens": 16, "eval_every": 20}, [20]),  # nothing to compare the sample with
+        ({"eval_tokens": 16, "final_eval_tokens": 16}, [10, 20]),  # the end asks for no more
+        ({"eval_tokens": 10**6}, [10, 20]),  # the sample is all there is
+    ],
+)
+def test_the_last_evaluation_is_also_over_the_sample(
+    snapshot: Snapshot, tiny_config: TinyConfig, changed: dict[str, Any], steps_scored: list[int]
+) -> None:
+    """A curve needs the same sample from its first point to its last; the result is over what is scored at the end."""
+    settings = {"steps": 20, "batch_tokens": 256, "eval_every": 10, "checkpoint_every": 20}
+    told: list[dict[str, Any]] = []
+    config = tiny_config(**(settings | changed))
+    result = train(snapshot, snapshot.lake, config, on_event=told.append)
+    assert [row["step"] for row in result.evaluations] == steps_scored
+    assert len({row["share"] for row in result.evaluations[:2]}) == 1
+    last = result.evaluations[-1]
+    assert (result.loss, result.bits_per_byte) == (last["loss"], last["bits_per_byte"])
+    messages = [row["message"] for row in told if row["event"] == "evaluation"]
+    part = "all" if last["share"] == 1 else "a sample of"
+    assert f"on {part} {last['tokens']:,} validation tokens" in messages[-1]
+    assert len(result.samples) == len(config.sample_prompts)
+
+
+def test_the_last_evaluation_is_in_proportion_to_the_run(
+    snapshot: Snapshot, tiny_config: TinyConfig
+) -> None:
+    """A quarter of the tokens trained on, whatever the split would hold."""
+    shares = []
+    for steps in (1, 2):
+        config = tiny_config(steps=steps, warmup_steps=0, eval_tokens=16, checkpoint_every=1)
+        (evaluation,) = train(snapshot, snapshot.lake, config).evaluations
+        shares.append(evaluation["share"])
+    assert shares == [shares[0], 2 * shares[0]]
+    assert shares[1] < 1
+
+
 def test_a_run_learns(snapshot: Snapshot, tiny_config: TinyConfig) -> None:
     """After 60 steps on a song that repeats itself the model knows far more than how frequent tokens are."""
     config = tiny_config(steps=60, batch_tokens=256, lr=1e-2, eval_every=30, checkpoint_every=60)
     result = train(snapshot, snapshot.lake, config)
     assert result.bits_per_byte is not None and result.unigram_bits_per_byte is not None
     assert result.bits_per_byte < 0.8 * result.unigram_bits_per_byte
-    assert [row["step"] for row in result.evaluations] == [30, 60]
+    assert [row["step"] for row in result.evaluations] == [30, 60, 60]
     assert set(result.evaluations[-1]["domains"]) == {"poetry", "science", "web"}
     assert (result.steps, result.tokens, result.resumed_from) == (60, 60 * 256, None)
     assert result.hash == run_hash(snapshot.lake, result.run)

@@ -217,6 +217,23 @@ def test_percent_says_nothing_and_all_only_when_true(part: int, whole: int) -> N
     assert (shown == "100\u00a0%") == (part == whole)
 
 
+@pytest.mark.parametrize(
+    ("part", "whole", "expected"),
+    [
+        (-1, 20_000, ">\u22120.1 %"),
+        (-3, 200, "\u22121.5 %"),
+        (-1_999, 2_000, "<\u221299.9 %"),
+        (-0.0, 5, "0 %"),
+        (-5, 5, "\u2212100 %"),
+        (1, 20_000, "<0.1 %"),
+        (1_999, 2_000, ">99.9 %"),
+    ],
+)
+def test_a_share_is_never_rounded_to_nothing_or_all(part: float, whole: int, expected: str) -> None:
+    """Of losses too, and with one minus sign: there is no -0.0 %."""
+    assert display.percent(part, whole) == expected.replace(" ", "\u00a0")
+
+
 def test_recipe_text_is_toml() -> None:
     recipe = {
         "name": "corpus", "sources": [{"path": 'a "b"\\c', "domain": "web"}, {"path": "d"}],

@@ -259,9 +259,43 @@ def test_fifty_domains_stay_readable() -> None:
     html = render_report(**make_arguments(domains=50))
     page = Page(html)
     assert all(f"domain {i:02}" in page.text for i in range(50))
-    assert "other domains" in page.text
+    assert "39 others" in page.text
     assert page.tags.count("svg") < 300
     assert len(html) < 500_000
+
+
+@pytest.mark.parametrize("domains", [1, 2, 9, 12, 13, 49, 300])
+def test_the_largest_and_those_that_lost_most_are_named(domains: int) -> None:
+    """Of more domains than a picture has room for, the small and sound ones are counted together, and that is said."""
+    arguments = make_arguments(domains=domains)
+    manifest = arguments["manifest"]
+    names = sorted(manifest["funnel"])
+    big, lossy = names[-1], names[domains // 2]
+    corpus, funnel = manifest["summary"]["domains"], manifest["funnel"]
+    corpus[big] = corpus[big] | {"num_bytes": 25_000_000}
+    funnel[lossy] = funnel[lossy] | {"read": 1010, "dropped": 1002}
+    html = render_report(**arguments)
+    picture = html[html.index('class="flows"') : html.index("Shares by domain")]
+    named = {name for name in names if f">{name}<" in picture}
+    assert {big, lossy} <= named
+    if domains <= 12:
+        assert len(named) == domains
+        assert "shown by name" not in picture
+    else:
+        assert len(named) == 11
+        assert f">{domains - 11} others<" in picture
+        assert f"11 of {domains} domains shown by name" in picture
+        assert f"12 of {domains} domains shown, the largest." in html
+
+
+def test_lists_that_are_cut_say_so() -> None:
+    """Pairs and samples are a choice, and the reader learns of how many."""
+    arguments = make_arguments(domains=2)
+    text = Page(render_report(**arguments)).text
+    removed = sum(row["documents"] for row in arguments["manifest"]["summary"]["rules"] if row["stage"] == "near_duplicates")  # fmt: skip
+    pairs = len(arguments["duplicates"])
+    assert pairs < removed
+    assert f"{pairs} of {removed} removed near-duplicates shown" in text
 
 
 def test_report_is_a_function_of_its_arguments() -> None:
