@@ -27,7 +27,6 @@ from pipeline.display import (
     DASH,
     clip,
     duration,
-    moment,
     number,
     percent,
     plural,
@@ -40,6 +39,7 @@ from pipeline.gates import override
 from pipeline.recall_view import guard_in_words, in_words
 from pipeline.svg import Panel, sheet
 from storage.schema import FATES_IN_ORDER
+from storage.times import moment
 
 MAX_RULES = 14
 """Rules in the card; the report has all."""
