@@ -336,7 +336,12 @@ class Site:
 
         with _client() as client:
             for line in reconcile(
-                client, self.lake, self.recipes, self.pool, is_new_server=self.is_new_server
+                client,
+                self.lake,
+                self.recipes,
+                self.pool,
+                began=datetime.fromisoformat(self.since),
+                is_new_server=self.is_new_server,
             ):
                 self.output.note(line)
         self.is_new_server = False

@@ -231,10 +231,11 @@ def _show_status(console: "Console", document: dict[str, Any]) -> None:
     else:
         console.print(f"{state} (pid {document['pid']})")
     table = Table(box=None, header_style="bold")
-    for head in ("process", "pid", "since"):
-        table.add_column(head)
+    for head in ("process", "pid", "since", "command"):
+        table.add_column(head, no_wrap=head != "command")
     for row in document["processes"]:
-        table.add_row(ROLES[row["role"]], str(row["pid"]), moment(row["since"], None))
+        told = row["command"] if row["role"] == "work" else ""
+        table.add_row(ROLES[row["role"]], str(row["pid"]), moment(row["since"], None), told)
     console.print(table)
     for line in document["work"]:
         console.print(f"at work: {line}", soft_wrap=True)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
-from pipeline.display import plural
+from pipeline.display import plural, visible
 from storage.holders import held_by, hold, holders, is_held
 from storage.times import utc
 
@@ -40,8 +40,13 @@ STOP_S = {"run": 90.0, "work": 90.0, "worker": 10.0, "server": 15.0}
 HAS_PROC = Path("/proc/self").exists()
 """Whether the system shows who holds a file. Elsewhere `up` ends its server and worker itself, and only it is found."""
 
+UNHEARD_S = 15.0
+"""Time of a flow run whose work has ended and whose server is gone: it would try for minutes to tell it so."""
+
 KILLED_S = 10.0
 """Time for the kernel to end what was killed; one that waits for a disk may take it."""
+
+COMMAND_CHARACTERS = 60
 
 _LEFT_BY_READERS_S = 0.5
 """Who asks whether a file is held holds it for microseconds, too; so the answer "yes" is asked for again."""
@@ -55,6 +60,8 @@ class SiteProcess:
     role: str
     since: str
     """UTC, as `storage.times.utc` writes it; empty where the system does not say."""
+    command: str = ""
+    """What it runs, in short."""
 
     def __str__(self) -> str:
         return f"{ROLES[self.role]} (pid {self.pid})"
@@ -108,7 +115,7 @@ def site_processes(folder: Path) -> list[SiteProcess]:
     """Processes of the site whose locks lie there, those first that end first."""
     files = {lock_file(folder, role): role for role in ROLES}
     found = [
-        SiteProcess(pid, files[held[0]], _started(pid))
+        SiteProcess(pid, files[held[0]], _started(pid), _command(pid))
         for pid, held in holders(list(files)).items()
     ]
     order = list(ROLES)
@@ -132,6 +139,15 @@ def _started(pid: int) -> str:
         booted = Path("/proc/stat").read_text().partition("\nbtime ")[2].split()[0]
         seconds = int(booted) + int(ticks) / os.sysconf("SC_CLK_TCK")
         return utc(datetime.fromtimestamp(seconds, UTC))
+    return ""
+
+
+def _command(pid: int) -> str:
+    """The command line without the interpreter and its options, and not too long."""
+    with suppress(OSError):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+        found = [word for word in words[1:] if word not in ("-P", "-S", "-m", "flows.child", "")]
+        return visible(" ".join(found)[:COMMAND_CHARACTERS])
     return ""
 
 
@@ -200,17 +216,22 @@ def _is_gone(pid: int, seconds: float) -> bool:
 
 def _end_role(folder: Path, role: str, seconds: float, tell: Callable[[str], None]) -> None:
     asked: set[int] = set()
-    end = time.monotonic() + seconds
-    while left := [process for process in _others(folder) if process.role == role]:
+    start = time.monotonic()
+    while True:
+        others = _others(folder)
+        left = [process for process in others if process.role == role]
+        if not left:
+            return
         if new := [process for process in left if process.pid not in asked]:
             if role == "run":
                 tell(f"stopping {plural(len(new), 'run')}; the next 'up' resumes")
             for process in new:  # once: a second SIGTERM means "at once"
                 ask_to_end(folder, process)
                 asked.add(process.pid)
-        if time.monotonic() > end:
+        is_unheard = role == "run" and not {"work", "server"} & {other.role for other in others}
+        if time.monotonic() - start > (UNHEARD_S if is_unheard else seconds):
             names = ", ".join(map(str, left))
-            tell(f"not ended within {seconds:.0f} s and killed, finished work is kept: {names}")
+            tell(f"not ended in time and killed, finished work is kept: {names}")
             kill_processes(folder, [role])
             return
         time.sleep(0.1)
