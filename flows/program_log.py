@@ -4,6 +4,7 @@ import re
 import signal
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 RECENT_S = 10.0
@@ -21,8 +22,8 @@ _RAISED = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|Exit|Interrupt|Warning)\b
 class ProgramLog:
     """A log file that outlives its program; only what the present one wrote, and when it wrote that, counts."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self.path, self._clock = path, clock
         self._marks: deque[tuple[float, int]] = deque()
 
     def begin(self) -> None:
@@ -32,7 +33,7 @@ class ProgramLog:
 
     def look(self) -> None:
         """Remember how long the file is now; to be called every few seconds at least."""
-        now = time.monotonic()
+        now = self._clock()
         self._marks.append((now, self.path.stat().st_size if self.path.exists() else 0))
         while len(self._marks) > 1 and self._marks[1][0] < now - RECENT_S:
             self._marks.popleft()

@@ -33,7 +33,7 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(
         find_spec("playwright") is None,
-        reason="the package playwright is not installed: pip install 'gristmill[ui]'",
+        reason="the package playwright is not installed: pip install -e '.[ui]'",
     ),
     pytest.mark.skipif(
         _browser() is None,

@@ -4,7 +4,6 @@ import json
 import lzma
 import os
 import signal
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -84,13 +83,11 @@ def test_costly_pages_are_refused_and_the_next_one_is_read(what: str) -> None:
     """Depth is measured; time and memory are limits of the child that parses."""
     data, rule = COSTLY[what]
     config = ExtractConfig(max_seconds=0.3, max_memory_bytes=256 << 20)
-    start = time.monotonic()
     with pytest.raises(ExtractError) as caught:
         html_to_text(data, config=config)
     assert caught.value.rule == rule or (
         rule is None and caught.value.rule in ("too_costly", "bad_html")
     )
-    assert time.monotonic() - start < 10
     assert html_to_text(b"<p>still here", config=config)[0] == "still here"
 
 
