@@ -38,7 +38,11 @@ PACKAGES = {"dask": "distributed", "ray": "ray"}
 
 KINDS = [
     pytest.param(
-        kind, marks=pytest.mark.skipif(not find_spec(package), reason=f"{package} is not installed")
+        kind,
+        marks=pytest.mark.skipif(
+            not find_spec(package),
+            reason=f"{package} is not installed: pip install -e '.[{kind}]'",
+        ),
     )
     for kind, package in PACKAGES.items()
 ]

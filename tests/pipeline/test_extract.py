@@ -130,7 +130,10 @@ def test_an_html_file_is_one_document(tmp_path: Path) -> None:
     assert rows[0]["text"].startswith("Heading")
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared pages")
+@pytest.mark.skipif(
+    not SHARED.is_dir(),
+    reason="real pages with gold texts, too large for the repository, are not beside it",
+)
 def test_real_pages_give_their_gold_text() -> None:
     """Word-wise F1 against the gold text of 30 pages; 0.96 when this was written (0.94 without main_content)."""
     with lzma.open(SHARED / "gold_text.jsonl.xz", "rt", encoding="utf-8") as lines:
