@@ -27,7 +27,6 @@ from pipeline.display import (
     DASH,
     clip,
     duration,
-    moment,
     number,
     percent,
     plural,
@@ -41,6 +40,7 @@ from pipeline.recall_view import guard_in_words, in_words
 from pipeline.skipped import Skipped
 from pipeline.svg import Panel, sheet
 from storage.schema import FATES_IN_ORDER
+from storage.times import moment
 
 MAX_RULES = 14
 """Rules in the card; the report has all."""

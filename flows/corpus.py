@@ -7,7 +7,6 @@ run repeats at most one shard's work.
 import json
 import logging
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from flows.parameters import Corpus, Effort
 from flows.recipe import find_recipe, load_recipe
 from flows.report import read_rejects
 from flows.results import build_document, build_sentence
-from flows.states import Quarantined, end_state, rename_run
+from flows.states import Quarantined, begun, end_state, rename_run
 from flows.watch import BuildWatch, show_logs
 from pipeline.build import BuildResult, build
 from pipeline.display import number
@@ -40,7 +39,7 @@ def _run_name() -> str:
     corpus = runtime.flow_run.parameters["corpus"]
     recipe = Path(corpus.recipe)
     name = recipe.parent.name if recipe.name == "recipe.toml" else recipe.stem
-    return f"{name}-{datetime.now(UTC):%Y-%m-%d-%H%M}"
+    return f"{name}-{begun()}"
 
 
 @flow(name="build-corpus", flow_run_name=_run_name, persist_result=False)
@@ -83,10 +82,10 @@ def _build(corpus: Corpus, effort: Effort) -> dict[str, Any]:
     except GristmillError as error:
         if isinstance(error, SourceGoneError):
             _announce_gone(lake, corpus.recipe, name, error)
-        rename_run(f"{name} {datetime.now(UTC):%Y-%m-%d} {_what_failed(error)}")
+        rename_run(f"{name}-{begun()} {_what_failed(error)}")
         raise
     if result.status == "unchanged":
-        rename_run(f"{name} {datetime.now(UTC):%Y-%m-%d} nothing new")
+        rename_run(f"{name}-{begun()} nothing new")
     else:
         rename_run(f"{result.snapshot} {result.status}")
     if result.status == "quarantined":

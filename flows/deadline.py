@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from flows.process import STOP_GRACE_S
+from flows.site_processes import inherited
 from pipeline.display import duration
 from storage.errors import OutOfTime
 
@@ -51,6 +52,7 @@ def deadline(hours: float | None, what: str, *, grace_s: float = GRACE_S) -> Ite
         [sys.executable, "-S", "-c", _WATCHDOG, str(os.getpid()), str(hours * 3600), str(grace_s)],
         stdin=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        pass_fds=inherited(),
     )
     try:
         yield

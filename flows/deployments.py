@@ -5,6 +5,8 @@ switched off in the UI, or a deployment paused there, stays so until the recipe 
 make, or made for another lake, is never touched.
 """
 
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,6 +32,8 @@ from storage.lake import Lake
 
 LAKE_LABEL = "gristmill.lake"
 """Label of our deployments: the lake's URL."""
+RUN_COMMAND = (sys.executable, "-P", "-m", "flows.child", "run", "prefect.engine")
+"""Starts a flow run as a process of the site, which is found whatever happens to its worker."""
 HEARTBEAT_S = 30
 """Between a run's signs of life; Prefect sends none more often."""
 WITHDRAWN = "no recipe"
@@ -161,7 +165,10 @@ def _deployment(
         "labels": {LAKE_LABEL: lake.url},
         "concurrency_limit": 1,
         "concurrency_options": {"collision_strategy": job.collision},
-        "job_variables": {"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S)}},
+        "job_variables": {
+            "command": shlex.join(RUN_COMMAND),
+            "env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S)},
+        },
         "schedules": schedules,
     }
     return {f"{job.flow.name}/{name}": body | {"version": fingerprint(body)}}
@@ -251,7 +258,7 @@ _WORDS = {
     "parameter_openapi_schema": "form",
     "concurrency_options": "limit",
     "work_pool_name": "work pool",
-    "job_variables": "environment",
+    "job_variables": "command or environment",
 }
 """Fields of a deployment as they are told to the user."""
 

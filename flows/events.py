@@ -63,7 +63,7 @@ def send(
         return False
     body = {
         "id": str(name),
-        "occurred": datetime.now(UTC).isoformat(),
+        "occurred": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}",
         "event": event,
         "resource": {
             "prefect.resource.id": resource_id(event, corpus),

@@ -6,6 +6,7 @@ runs in: those of a site reach its worker, and so every build that the site star
 
 import os
 
+from flows.site_processes import role_file
 from pipeline.executor import Executor, default_workers
 
 EXECUTOR_VARIABLE = "GRISTMILL_EXECUTOR"
@@ -23,7 +24,7 @@ def chosen_executor(workers: int | None, kind: str = "", address: str = "") -> E
     address = address or os.environ.get(ADDRESS_VARIABLE, "")
     if workers is None and kind != "serial" and not address:
         workers = default_workers()
-    return Executor(kind=kind, workers=workers, address=address)
+    return Executor(kind=kind, workers=workers, address=address, held=role_file("work"))
 
 
 def remember(executor: Executor) -> None:

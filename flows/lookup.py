@@ -15,13 +15,14 @@ from flows.tables import (
     skipped_table,
     totals,
 )
-from pipeline.display import moment, size
+from pipeline.display import size
 from pipeline.recall_view import guard_in_words, in_words
 from pipeline.skipped import in_summary
 from storage.catalog import list_corpora, read_manifest, resolve, versions
 from storage.errors import ConfigError, InputError, NotFoundError
 from storage.lake import Lake
 from storage.snapshot import Manifest
+from storage.times import moment
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,7 +69,7 @@ def inspect_lake(output: Output, location: str, *, report: str | None) -> None:
             for line in lines:
                 console.print(
                     f"  {line['snapshot']}  {line['status']}  {line['documents']:,} documents  "
-                    f"{line['tokens']:,} tokens  {moment(line['created_at'])}"
+                    f"{line['tokens']:,} tokens  {moment(line['created_at'], None)}"
                 )
         for run in runs:
             console.print(f"  run {run}")
@@ -119,7 +120,7 @@ def _show(console: "Console", manifest: Manifest) -> None:
     about = describe(manifest)
     console.print(f"{about['snapshot']}  {manifest.status}  {about['hash']}")
     console.print(
-        f"made {moment(manifest.commit.get('created_at'))} by gristmill {manifest.code_version}, "
+        f"made {moment(manifest.commit.get('created_at'), None)} by gristmill {manifest.code_version}, "
         f"{about['inputs']['files']:,} inputs ({size(about['inputs']['num_bytes'])}), "
         f"{about['shards']['files']:,} shards ({size(about['shards']['num_bytes'])})",
         soft_wrap=True,

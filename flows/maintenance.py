@@ -5,7 +5,6 @@ A build or a training at work is not disturbed: it holds locks, and what it writ
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Any
 
 from prefect import flow, get_run_logger, runtime
@@ -13,7 +12,7 @@ from prefect import flow, get_run_logger, runtime
 from flows.deadline import deadline
 from flows.parameters import Effort, Maintenance
 from flows.progress import LineProgress
-from flows.states import end_state, rename_run
+from flows.states import begun, end_state, rename_run
 from flows.steps import RETRY_DELAYS_S, step
 from flows.watch import show_logs
 from model.records import read_object
@@ -30,7 +29,7 @@ SHOWN_PROBLEMS = 10
 
 def _run_name() -> str:
     lake = Lake.open(runtime.flow_run.parameters["lake"])
-    return f"{_name(lake)}-{datetime.now(UTC):%Y-%m-%d-%H%M}"
+    return f"{_name(lake)}-{begun()}"
 
 
 def _name(lake: Lake) -> str:
@@ -51,7 +50,7 @@ def _maintain(lake: Lake, maintenance: Maintenance, effort: Effort) -> dict[str,
     show_logs(effort.log)
     done: dict[str, Any] = {}
     min_age_s = maintenance.min_age_hours * 3600
-    today = f"{_name(lake)} {datetime.now(UTC):%Y-%m-%d}"
+    name = f"{_name(lake)}-{begun()}"
     try:
         with deadline(effort.timeout_hours, f"looking after {lake}"):
             if maintenance.verify:
@@ -65,9 +64,9 @@ def _maintain(lake: Lake, maintenance: Maintenance, effort: Effort) -> dict[str,
         what = (
             "damaged" if is_damaged else "out of time" if isinstance(error, OutOfTime) else "failed"
         )
-        rename_run(f"{today} {what}")
+        rename_run(f"{name} {what}")
         raise
-    rename_run(f"{today} {_sentence(done)}")
+    rename_run(f"{name} {_sentence(done)}")
     return done
 
 

@@ -159,7 +159,7 @@ def command(
 
 @contextmanager
 def _stop_on_signal(output: Output) -> Iterator[None]:
-    """The first SIGINT or SIGTERM raises KeyboardInterrupt in the main thread; the second ends the process at once.
+    """The first SIGINT, SIGTERM or SIGHUP raises KeyboardInterrupt in the main thread; the second ends the process at once.
 
     KeyboardInterrupt, because code that survives bad input by `except Exception` must not survive this.
     """
@@ -176,7 +176,11 @@ def _stop_on_signal(output: Output) -> Iterator[None]:
             os.write(2, f"\n{name}: stopping cleanly (again: at once) ...\n".encode())
         raise KeyboardInterrupt
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if (
+        signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    ):  # the terminal was closed, and no nohup
+        numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, handle) for number in numbers}
     try:
         yield

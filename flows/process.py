@@ -11,10 +11,12 @@ import selectors
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
+from flows import site_processes
 from storage import errors
 from storage.errors import GristmillError
 
@@ -58,7 +60,7 @@ def run_child(
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
-                pass_fds=inherited,
+                pass_fds=(*inherited, *site_processes.inherited()),
             )
         finally:
             for fd in inherited:
@@ -156,8 +158,22 @@ class _Lines:
 def _end_group(child: "subprocess.Popen[bytes]") -> None:
     if child.poll() is None:
         child.send_signal(signal.SIGTERM)  # to it alone: it stops its own workers in order
-        with suppress(subprocess.TimeoutExpired):
+        with _patiently(), suppress(subprocess.TimeoutExpired):
             child.wait(STOP_GRACE_S)
     with suppress(ProcessLookupError, PermissionError):  # already empty, usually
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()
+
+
+@contextmanager
+def _patiently() -> Iterator[None]:
+    """Ignore a second SIGTERM within a site: worker and `down` may both ask, and the last checkpoint is worth the wait."""
+    in_site = site_processes.role_file("run") is not None
+    if not in_site or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

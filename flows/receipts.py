@@ -7,7 +7,6 @@ published, under the name of its build: one without that snapshot belongs to a `
 import getpass
 import json
 import os
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +21,7 @@ from storage.catalog import read_manifest, versions
 from storage.errors import GristmillError
 from storage.lake import Lake
 from storage.snapshot import Manifest, Snapshot
+from storage.times import now
 
 Row = dict[str, Any]
 
@@ -44,7 +44,7 @@ def write_receipt(
         "hash": manifest.hash(),
         "asked": asked,
         "reason": reason,
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "at": now(),
         "by": _who(),
         "documents": [
             {

@@ -50,18 +50,20 @@ def reconcile(
     recipes: Mapping[str, Recipe],
     pool: str,
     *,
+    began: datetime,
     is_new_server: bool = False,
 ) -> list[str]:
     """Bring Prefect's runs in line with the lake; returns a line for everything done.
 
+    `began`: when the site started; a crash before that, with the site itself perhaps, is not held against a job.
     `is_new_server`: the server knew nothing of this lake, so events that an earlier one has taken are sent again.
     """
     # A bucket may have a site on another machine: its dead runs are found by their missing heartbeats alone.
     told = _end_dead_runs(client, pool) if lake.is_local else []
     for path, recipe in recipes.items():
-        told += _go_on_building(client, lake, path, recipe)
-        told += _go_on_training(client, lake, path, recipe, is_new_server)
-        told += _go_on_evaluating(client, lake, path, recipe)
+        told += _go_on_building(client, lake, path, recipe, began)
+        told += _go_on_training(client, lake, path, recipe, began, is_new_server)
+        told += _go_on_evaluating(client, lake, path, recipe, began)
     return told
 
 
@@ -121,17 +123,26 @@ def _age(moment: datetime) -> timedelta:
 # --- work that nobody is at --------------------------------------------------------------------
 
 
-def _go_on_building(client: SyncPrefectClient, lake: Lake, path: str, recipe: Recipe) -> list[str]:
+def _go_on_building(
+    client: SyncPrefectClient, lake: Lake, path: str, recipe: Recipe, began: datetime
+) -> list[str]:
     """An unfinished build goes on, if its last run crashed, or if no run of it is known."""
     name = recipe.build.name
     if not lake.list_folders(f"corpora/{name}/work"):
         return []
     what = f"the unfinished build of '{name}'"
-    return _start_again(client, f"build-corpus/{name}", what, _corpus_parameters(lake, path), None)
+    return _start_again(
+        client, f"build-corpus/{name}", what, _corpus_parameters(lake, path), None, began
+    )
 
 
 def _go_on_training(
-    client: SyncPrefectClient, lake: Lake, path: str, recipe: Recipe, is_new_server: bool
+    client: SyncPrefectClient,
+    lake: Lake,
+    path: str,
+    recipe: Recipe,
+    began: datetime,
+    is_new_server: bool,
 ) -> list[str]:
     """The newest promoted snapshot is announced if nobody did, and its training goes on if it crashed."""
     if (snapshot := _newest(lake, recipe)) is None:
@@ -156,11 +167,13 @@ def _go_on_training(
     parameters["training"] = Training(snapshot=snapshot.ref).model_dump()
     since = datetime.fromisoformat(manifest.commit["created_at"])
     what = f"the training of {snapshot.ref}"
-    return _start_again(client, f"train-on-snapshot/{manifest.name}", what, parameters, since)
+    return _start_again(
+        client, f"train-on-snapshot/{manifest.name}", what, parameters, since, began
+    )
 
 
 def _go_on_evaluating(
-    client: SyncPrefectClient, lake: Lake, path: str, recipe: Recipe
+    client: SyncPrefectClient, lake: Lake, path: str, recipe: Recipe, began: datetime
 ) -> list[str]:
     """The newest finished automatic training is judged, unless it was."""
     name = recipe.build.name
@@ -178,7 +191,7 @@ def _go_on_evaluating(
         return []  # the event that it has finished is on its way
     parameters = _corpus_parameters(lake, path) | {"release": Release(run=run).model_dump()}
     what = f"the evaluation of run '{run}'"
-    return _start_again(client, f"evaluate-release/{name}", what, parameters, finished)
+    return _start_again(client, f"evaluate-release/{name}", what, parameters, finished, began)
 
 
 def _newest(lake: Lake, recipe: Recipe) -> Snapshot | None:
@@ -200,6 +213,7 @@ def _start_again(
     what: str,
     parameters: dict[str, Any],
     since: datetime | None,
+    began: datetime,
 ) -> list[str]:
     """Start a deployment if nobody is at it and its last runs, of those `since` then, have crashed or are not known.
 
@@ -210,7 +224,7 @@ def _start_again(
     except ObjectNotFound:
         return []
     runs = _runs(client, deployment, since)
-    if deployment.paused or not _may_start(runs):
+    if deployment.paused or not _may_start(runs, began):
         return []
     run = client.create_flow_run_from_deployment(
         deployment.id,
@@ -239,9 +253,10 @@ def _runs(
     ]
 
 
-def _may_start(runs: Sequence[FlowRun]) -> bool:
-    """Whether a job, by its runs (newest first), was never started or has crashed, but not time and again."""
+def _may_start(runs: Sequence[FlowRun], began: datetime) -> bool:
+    """Whether a job, by its runs (newest first), was never started or has crashed, but not time and again since then."""
     if any(run.state is None or not run.state.is_final() for run in runs):
         return False
     crashed = list(takewhile(lambda run: run.state_type == StateType.CRASHED, runs))
-    return not runs or 0 < len(crashed) < MAX_CRASHES
+    in_vain = [run for run in crashed if run.created is None or run.created >= began]
+    return not runs or (bool(crashed) and len(in_vain) < MAX_CRASHES)

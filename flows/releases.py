@@ -6,12 +6,12 @@ on the validation documents of one snapshot for both models, in bits per byte.
 
 import json
 import os
-import time
 from typing import Any, Literal
 from uuid import uuid4
 
 from model.records import read_object
 from storage.lake import Lake
+from storage.times import now
 
 Verdict = dict[str, Any]
 """corpus, run, run_hash, step, snapshot, snapshot_hash (scored on), evaluation, former (release, run, evaluation) or
@@ -71,7 +71,7 @@ def commit_release(lake: Lake, verdict: Verdict, number: int) -> Verdict:
     """Write the release, and return it. Raises ConflictError if somebody else made that number meanwhile."""
     commit = {
         "id": uuid4().hex,
-        "created_at": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime()),
+        "created_at": now(),
         "host": os.uname().nodename,
         "pid": os.getpid(),
     }

@@ -7,7 +7,6 @@ change), and the lake (work that nobody is at is started again, `flows.reconcile
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -22,9 +21,11 @@ from typing import TYPE_CHECKING, Any
 
 from flows.config import Recipe
 from flows.output import Output
+from flows.program_log import ProgramLog, how_it_ended
 from flows.recipe import find_recipe, load_recipe
 from flows.server import check_password, prefect_answers
 from flows.site_port import close, keep_port
+from flows.site_processes import PARENT_VARIABLE, SiteProcess, end_processes
 from flows.site_secret import (
     auth_file,
     auth_string,
@@ -44,18 +45,16 @@ from flows.site_settings import (
     ui_url,
     write_profile,
 )
-from pipeline.display import duration, plural
+from pipeline.display import duration
 from storage.errors import ConfigError, GristmillError
 from storage.lake import Lake
+from storage.times import now
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 START_S = 180
 """Time for the server's first answer; the tables of an empty database take half a minute on a busy machine."""
-
-STOP_S = 90
-"""Time for running work to stop in order: a training writes a last checkpoint."""
 
 MAX_LOG_BYTES = 20 * 10**6
 """A log larger than this is put aside as `.1` when its program starts."""
@@ -92,21 +91,23 @@ class Program:
     folder: Path
     process: "subprocess.Popen[bytes] | None" = None
     starts: list[float] = field(default_factory=list)
+    log: ProgramLog = field(init=False)
 
-    @property
-    def log(self) -> Path:
-        """Where it writes."""
-        return self.folder / f"{self.name}.log"
+    def __post_init__(self) -> None:
+        self.log = ProgramLog(self.folder / f"{self.name}.log")
 
     def start(self) -> None:
         """Start it, bound to this process."""
-        if self.log.exists() and self.log.stat().st_size > MAX_LOG_BYTES:
-            self.log.replace(self.log.with_suffix(".log.1"))
+        path = self.log.path
+        if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
+            path.replace(path.with_suffix(".log.1"))
+        self.log.begin()
         self.starts.append(time.monotonic())
-        self.log.touch(mode=0o600)
-        with self.log.open("ab") as log:
+        path.touch(mode=0o600)
+        with path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "flows.child", str(os.getpid()), *self.arguments],
+                [sys.executable, "-P", "-m", "flows.child", self.name, *self.arguments],
+                env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -115,7 +116,8 @@ class Program:
 
     @property
     def is_running(self) -> bool:
-        """Whether it runs."""
+        """Whether it runs; asked every second or so, which is also how its log is followed."""
+        self.log.look()
         return self.process is not None and self.process.poll() is None
 
     @property
@@ -125,12 +127,8 @@ class Program:
         return not recent or time.monotonic() - recent[-1] > min(2.0 ** (len(recent) - 1), 30.0)
 
     def how_it_ended(self) -> str:
-        """Its exit code and the last lines of its log."""
-        code = None if self.process is None else self.process.returncode
-        with suppress(OSError):
-            lines = self.log.read_text(errors="replace").splitlines()
-            return f"exit code {code}; {self.log} ends with:\n  " + "\n  ".join(lines[-8:])
-        return f"exit code {code}"
+        """Its exit code, and what its log says of it."""
+        return how_it_ended(self.process.returncode if self.process else None, self.log)
 
     def stop(self, grace_s: float) -> None:
         """SIGTERM, and SIGKILL after the grace time."""
@@ -156,6 +154,8 @@ class Site:
         self.recipes = dict(recipes)
         self.texts = {path: _text(path) for path in recipes}
         self.folder, self.pool = site_folder(lake), pool_name(lake)
+        self.locks = lake.locks
+        self.since = now()
         self.foreign_url = os.environ.get("PREFECT_API_URL", "")
         self.api_url = self.foreign_url or options.api_url
         server = ["flows.site_server", "start", "--host", options.host, "--port", str(options.port)]
@@ -224,44 +224,23 @@ class Site:
                 next_look = time.monotonic() + RECONCILE_S
             time.sleep(1.0)
 
-    def stop(self) -> None:
-        """Stop running work in order, then the worker, then the server; nothing is left."""
-        self._stop_runs()
-        self.worker.stop(10.0)
-        self.server.stop(15.0)
+    def stop(self) -> list[SiteProcess]:
+        """Stop running work in order, then the worker, then the server; returns what is left all the same.
+
+        The worker lives on while runs end: it tells the server how they did.
+        """
+        with suppress(OSError):  # it only informs
+            self.write_description("stopping")
+        left = end_processes(self.locks, self.output.note)
+        for program in (self.worker, self.server):
+            program.stop(1.0)
         close(self.held)
+        return left
 
-    def _stop_runs(self) -> None:
-        """SIGTERM to each flow run, and SIGKILL to the process groups of those that have not ended in time."""
-        asked: set[int] = set()
-        end = time.monotonic() + STOP_S
-        # The worker lives on meanwhile: it tells the server how they ended, and what it still starts is stopped, too.
-        while runs := self._runs():
-            if new := runs - asked:
-                self.output.note(f"stopping {plural(len(new), 'run')}; the next 'up' goes on")
-            for run in new:
-                with suppress(ProcessLookupError):
-                    os.kill(run, signal.SIGTERM)
-            asked |= new
-            if time.monotonic() > end:
-                break
-            time.sleep(0.1)
-        for run in asked:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(run, signal.SIGKILL)
-
-    def _runs(self) -> set[int]:
-        """Processes of flow runs: what the worker has started; none where there is no /proc to say so."""
-        found: set[int] = set()
-        if self.worker.process is not None and self.worker.is_running:
-            for file in Path(f"/proc/{self.worker.process.pid}/task").glob("*/children"):
-                with suppress(OSError):
-                    found |= set(map(int, file.read_text().split()))
-        return found
-
-    def describe(self) -> dict[str, Any]:
-        """What `gristmill status` reads from the site's file."""
+    def describe(self, state: str = "running") -> dict[str, Any]:
+        """What `gristmill status` reads from the site's file; `state`: starting, running or stopping."""
         return {
+            "state": state,
             "api_url": self.api_url,
             "ui": ui_url(self.api_url),
             "open": None if self.foreign_url else entrance_file(self.folder).as_uri(),
@@ -271,15 +250,15 @@ class Site:
             "recipes": list(self.recipes),
             "pid": os.getpid(),
             "host": socket.gethostname(),
-            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+            "since": self.since,
             "server_pid": self.server.process.pid if self.server.process else None,
             "worker_pid": self.worker.process.pid if self.worker.process else None,
         }
 
-    def write_description(self) -> None:
+    def write_description(self, state: str = "running") -> None:
         """Write the site's file."""
         write_private(
-            self.folder / "site.json", json.dumps(self.describe(), indent=1, sort_keys=True)
+            self.folder / "site.json", json.dumps(self.describe(state), indent=1, sort_keys=True)
         )
 
     # --- programs ------------------------------------------------------------------------------
@@ -298,7 +277,7 @@ class Site:
                 raise GristmillError(f"the {program.name} did not start: {program.how_it_ended()}")
             if time.monotonic() > end:
                 raise GristmillError(
-                    f"the {program.name} did not answer within {seconds:.0f} s; see {program.log}"
+                    f"the {program.name} did not answer within {seconds:.0f} s; see {program.log.path}"
                 )
             time.sleep(0.1)
 
@@ -377,7 +356,12 @@ class Site:
 
         with _client() as client:
             for line in reconcile(
-                client, self.lake, self.recipes, self.pool, is_new_server=self.is_new_server
+                client,
+                self.lake,
+                self.recipes,
+                self.pool,
+                began=datetime.fromisoformat(self.since),
+                is_new_server=self.is_new_server,
             ):
                 self.output.note(line)
         self.is_new_server = False

@@ -1,10 +1,12 @@
 """What the server of a site knows: deployments with their last and next runs, workers, automations."""
 
 import os
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from flows.site_settings import environment
+from storage.times import utc
 
 BEGUN = {
     "flow_runs": {"start_time": {"is_null_": False}},
@@ -41,7 +43,7 @@ def site_status(folder: Path, site: dict[str, Any]) -> dict[str, Any]:
             }
             if last
             else None,
-            "next": upcoming[0]["next_scheduled_start_time"] if upcoming else None,
+            "next": _as_ours(upcoming[0]["next_scheduled_start_time"]) if upcoming else None,
         }
 
     with get_client(sync_client=True) as client:
@@ -54,3 +56,7 @@ def site_status(folder: Path, site: dict[str, Any]) -> dict[str, Any]:
             "automations": call(client, "POST", "/automations/count", {}),
             "deployments": sorted(map(deployment_row, deployments), key=lambda row: row["name"]),
         }
+
+
+def _as_ours(when: str) -> str:
+    return utc(datetime.fromisoformat(when))

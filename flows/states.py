@@ -6,11 +6,13 @@ the flow's caller gets the exception all the same.
 
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 from prefect import get_run_logger, runtime
 from prefect.client.orchestration import get_client
+from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 from prefect.states import Completed, Failed
 
@@ -67,6 +69,17 @@ def end_state(
         error = OutOfTime("interrupted at the run's limit of hours; what is finished is kept")
         return Failed(name=_NAMES[OutOfTime], message=str(error), data=error)
     return Completed(name=name(result) or "Completed", message=sentence(result), data=result)
+
+
+def begun() -> str:
+    """When the flow run begins, for its name: 2026-11-22-0038Z, to the minute and in UTC.
+
+    A worker starts a run's process, and Prefect names the run, some seconds before the time that it waits for.
+    """
+    context = FlowRunContext.get()
+    now = context.start_time if context else datetime.now(UTC)
+    at = max(now, runtime.flow_run.scheduled_start_time or now).astimezone(UTC)
+    return f"{at:%Y-%m-%d-%H%MZ}"
 
 
 def rename_run(name: str) -> None:

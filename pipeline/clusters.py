@@ -16,12 +16,14 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, requires
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
+from packaging.requirements import Requirement
 
 from storage.errors import ConfigError, GristmillError
 from storage.lake import Lake
@@ -211,8 +213,22 @@ def missing(extra: str, error: ImportError) -> ConfigError:
     """A package of an extra is not there."""
     return ConfigError(
         f"--executor {extra}: the package is not installed for {sys.executable} ({error}); "
-        f"install it with: pip install 'gristmill[{extra}]'"
+        f"install it with: {how_to_install(extra)}"
     )
+
+
+def how_to_install(extra: str) -> str:
+    """The command that installs an extra: by its packages, or within a clone.
+
+    Never by our own name: no index has it, so there anybody could take it.
+    """
+    in_clone = f"pip install -e '.[{extra}]'"
+    with suppress(PackageNotFoundError):
+        wanted = [Requirement(text) for text in requires("gristmill") or []]
+        needed = [one for one in wanted if one.marker and one.marker.evaluate({"extra": extra})]
+        names = [f"'{str(one).partition(';')[0].strip()}'" for one in needed]
+        return f"pip install {' '.join(names)} (in a clone of gristmill also: {in_clone})"
+    return f"{in_clone} in the clone of gristmill"
 
 
 def unable(name: str, error: BaseException) -> ConfigError:

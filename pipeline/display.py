@@ -8,7 +8,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -130,21 +129,6 @@ def words(name: Any) -> str:
 def plural(count: int, one: str, many: str | None = None) -> str:
     """Write a count with its noun: 1 document, 2 documents."""
     return f"{number(count)} {one if count == 1 else many or one + 's'}"
-
-
-def moment(when: Any) -> str:
-    """Write a time (ISO 8601 text or seconds since 1970) as 2026-11-22 12:30 UTC; other text as it is."""
-    try:
-        at = (
-            datetime.fromtimestamp(when, UTC)
-            if isinstance(when, int | float)
-            else datetime.fromisoformat(str(when))
-        )
-    except (ValueError, OverflowError, OSError):
-        return str(when or "")
-    return (
-        (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    )
 
 
 def counts_in_words(counts: Mapping[str, int]) -> str:

@@ -28,6 +28,7 @@ from pipeline.clusters import (
     read_outcome,
 )
 from storage.errors import ConfigError, GristmillError
+from storage.holders import hold
 from storage.lake import Lake
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,8 @@ class Executor:
     """Tasks at a time; 1 with `processes` runs everything in this one. None: one here, and all that a cluster has."""
     address: str = ""
     """Of a running cluster (Ray: HOST:PORT, auto or ray://HOST:PORT; Dask: tcp://HOST:PORT); empty: start one here."""
+    held: Path | None = field(default=None, repr=False, compare=False)
+    """File that each worker process of this machine holds (`storage.holders`), so that others can find it."""
     cluster: Cluster | None = field(default=None, repr=False, compare=False)
     """The cluster that `ready` has connected to; without one, each `map` connects anew."""
 
@@ -114,7 +117,7 @@ class Executor:
                 assert executor.cluster is not None
                 yield from _map_on_cluster(executor.cluster, self._at_a_time, function, items)
         else:
-            yield from _map_in_processes(self.workers or 1, function, items)
+            yield from _map_in_processes(self.workers or 1, self.held, function, items)
 
     @property
     def _at_a_time(self) -> int | None:
@@ -157,13 +160,19 @@ def _map_on_cluster(
 
 
 def _map_in_processes(
-    workers: int, function: Callable[[Item], Result], items: Sequence[Item]
+    workers: int,
+    held: Path | None,
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
 ) -> Iterator[Result]:
     # forkserver: a fork of a process with threads (Arrow's, OpenMP's) may hang in the child.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pipeline.build"])  # imported once, not by every worker
     with ProcessPoolExecutor(
-        min(workers, len(items)), mp_context=context, initializer=_start_worker
+        min(workers, len(items)),
+        mp_context=context,
+        initializer=_start_worker,
+        initargs=(held,),
     ) as pool:
         futures = [pool.submit(function, item) for item in items]
         try:
@@ -180,8 +189,10 @@ def _map_in_processes(
                 future.cancel()
 
 
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and die with it: a kill -9 of the parent must leave nothing running."""
+def _start_worker(held: Path | None) -> None:
+    """Be known to others, leave Ctrl-C to the parent, and die with it: a kill -9 of the parent must leave nothing running."""
+    if held is not None:
+        hold(held)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
 

@@ -20,6 +20,7 @@ from pipeline.display import binary_size, fixed, number, percent, plural, short,
 from pipeline.ledger import REJECT_CHARACTERS
 from pipeline.recall_view import guard_in_words, in_words, recall_picture
 from pipeline.run_view import MAX_PANELS, SAMPLE_CHARACTERS, Row, run_view
+from storage.times import moment
 
 SAMPLES_A_RULE = 3
 """Dropped texts shown under each rule."""
@@ -103,7 +104,7 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = [display.duration, display.moment, fixed, number, percent, plural, short, size, words]
+    filters = [display.duration, moment, fixed, number, percent, plural, short, size, words]
     environment.filters.update({function.__name__: function for function in filters})
     environment.globals.update(bar=charts.bar, fates=FATES, rows_at_most=MAX_ROWS)
     return environment.get_template("report.html.jinja")

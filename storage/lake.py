@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from storage.disk import Disk, Entry, in_plain_words
 from storage.errors import BusyError, ConfigError, ConflictError, LakeError, NotFoundError
+from storage.times import moment
 
 if TYPE_CHECKING:
     from storage.bucket import Bucket
@@ -162,7 +163,7 @@ class Lake:
         if found.get("id") != commit_id:
             raise ConflictError(
                 f"{self.where(path)}: expected to be the first to write it, but pid {found.get('pid', '?')} on "
-                f"{found.get('host', '?')} did at {found.get('created_at', '?')}; run the same command again"
+                f"{found.get('host', '?')} did at {moment(found.get('created_at', '?'), None)}; run the same command again"
             ) from failure
         self.sync_names([path])  # what failed may have been the sync that makes it stay there
         logger.warning("%s: the answer to its put was lost, but it is there", self.where(path))
@@ -201,14 +202,11 @@ class Lake:
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             with in_plain_words(file, "lock"):
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    holder = os.pread(descriptor, 1000, 0).decode(errors="replace")
+                if (other := _lock_alone(descriptor)) is not None:
                     raise BusyError(
-                        f"already {holder or doing}; wait for it, or stop it first ({file})"
-                    ) from None
-                since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+                        f"already {other or doing}; wait for it, or stop it first ({file})"
+                    )
+                since = moment(time.time(), None)
                 holder = f"{doing} (pid {os.getpid()} on {os.uname().nodename}, since {since})"
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, holder.encode(), 0)
@@ -236,8 +234,13 @@ class Lake:
             os.close(descriptor)
         return ""
 
+    @property
+    def locks(self) -> Path:
+        """Folder of the lake's locks on this machine."""
+        return (self.root or self.cache) / "locks"
+
     def _lock_file(self, name: str) -> Path:
-        return (self.root or self.cache) / _inside(f"locks/{name}.lock")
+        return self.locks / _inside(f"{name}.lock")
 
     @property
     def _store(self) -> "Disk | Bucket":
@@ -253,6 +256,23 @@ class Lake:
             yield
         except FileNotFoundError as error:
             raise NotFoundError(f"{self.where(path)}: expected a file, found none") from error
+
+
+def _lock_alone(descriptor: int) -> str | None:
+    """Take the exclusive lock and return None; else what its holder says of itself.
+
+    One that says nothing yet has just taken it, or only asks who has it (`lock_holder`); so that is tried again.
+    """
+    for _ in range(25):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if holder := os.pread(descriptor, 1000, 0).decode(errors="replace"):
+                return holder
+            time.sleep(0.02)
+        else:
+            return None
+    return ""
 
 
 def _before(operation: str, path: str) -> None:

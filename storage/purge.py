@@ -8,7 +8,6 @@ snapshot that exists can be read, and the same command goes on.
 
 import json
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -31,6 +30,7 @@ from storage.lake import Entry, Lake
 from storage.schema import HIDES
 from storage.shard import Shard, verified_file, write_shard
 from storage.snapshot import Manifest, Snapshot, commit_snapshot, manifest_path
+from storage.times import now
 from storage.tombstones import renumber_band_keys
 
 logger = logging.getLogger(__name__)
@@ -239,7 +239,7 @@ def _drop(lake: Lake, manifest: Manifest, stays: Manifest) -> None:
         "snapshot": manifest.ref,
         "hash": manifest.hash(),
         "parent": manifest.parent,
-        "dropped_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "dropped_at": now(),
         "why": "it held documents that were forgotten",
         "in_its_place": stays.ref,
         "tokenizer": manifest.tokenizer and manifest.tokenizer["checksum"],

@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -29,6 +28,7 @@ from storage.errors import (
 from storage.lake import Lake
 from storage.schema import FATES_IN_ORDER, HIDES
 from storage.shard import REMEDY, Shard, damaged_file, missing_file, open_shard
+from storage.times import now
 from storage.tombstones import (
     hidden_ids,
     join_tombstones,
@@ -235,7 +235,7 @@ def commit_snapshot(lake: Lake, manifest: Manifest) -> Manifest:
     """
     _check_files(lake, manifest)
     here = {
-        "created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "created_at": now(),
         "host": os.uname().nodename,
         "pid": os.getpid(),
     }

@@ -1,7 +1,7 @@
 """Takes the README's pictures of a site from the site itself, once it has built and trained the quick-start.
 
 gristmill up quickstart --now                           # until the run of train-on-snapshot is Trained
-python flows/pictures/take.py lake     # in another terminal; needs gristmill[ui] and chromium
+python flows/pictures/take.py lake     # in another terminal; needs pip install -e '.[ui]' and chromium
 """
 
 import base64

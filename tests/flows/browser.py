@@ -24,7 +24,7 @@ def find_browser() -> str | None:
 NEEDS_BROWSER = [
     pytest.mark.skipif(
         find_spec("playwright") is None,
-        reason="the package playwright is not installed: pip install 'gristmill[ui]'",
+        reason="the package playwright is not installed: pip install -e '.[ui]'",
     ),
     pytest.mark.skipif(
         find_browser() is None,

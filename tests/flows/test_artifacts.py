@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -130,11 +129,9 @@ def test_a_refresh_asks_once_and_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_refusal_is_not_asked_again(tmp_path: Path) -> None:
-    began = time.monotonic()
     with server_that_starts([422]) as (url, bodies):
         python(OUTSIDE, tmp_path, "last", PREFECT_API_URL=url, **QUIET)
     assert len(bodies) == 1
-    assert time.monotonic() - began < 30
 
 
 @settings(deadline=None)  # the first example imports prefect

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,7 +76,7 @@ with deadline(1, "the next"):
 assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
 """
     )
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=300)
     assert process.returncode == 0, out
     assert out == (
         "building 'x': stopped after 0.5 s, the limit that it was given; finished work is kept, and the next run goes "
@@ -99,7 +98,7 @@ from storage.errors import OutOfTime
 from work import shard
 if __name__ == "__main__":
     try:
-        with deadline(4 / 3600, "building 'x'"):
+        with deadline(1, "building 'x'"):
             list(Executor(workers=2).map(shard, [1, 2, 3]))
     except OutOfTime as error:
         print(error)
@@ -107,8 +106,9 @@ if __name__ == "__main__":
         tmp_path,
     )
     wait_until(lambda: len(running_in(process.pid)) >= 5, 20, "two workers and their server")
-    out, _ = process.communicate(timeout=30)
-    assert out.startswith("building 'x': stopped after 4.0 s"), out
+    os.kill(process.pid, signal.SIGALRM)  # what the clock sends at the limit
+    out, _ = process.communicate(timeout=300)
+    assert out.startswith("building 'x': stopped after 1 h 00 min"), out
     wait_until(lambda: not running_in(process.pid), 10, "the end of all")
 
 
@@ -134,10 +134,8 @@ with deadline({HOURS}, "building 'x'", grace_s=1):
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "stuck\n"
-    began = time.monotonic()
     assert len(running_in(process.pid)) >= 2
-    assert process.wait(timeout=30) == -signal.SIGKILL
-    assert time.monotonic() - began > 1.0
+    assert process.wait(timeout=300) == -signal.SIGKILL
     wait_until(lambda: not running_in(process.pid), 10, "the end of all")
 
 
@@ -171,7 +169,7 @@ from flows.corpus import build_corpus
 from flows.parameters import Corpus, Effort
 from storage.errors import OutOfTime
 try:
-    build_corpus(Corpus(recipe=sys.argv[1], lake=sys.argv[2]), Effort(workers=1, timeout_hours=2 / 3600))
+    build_corpus(Corpus(recipe=sys.argv[1], lake=sys.argv[2]), Effort(workers=1, timeout_hours=1))
 except OutOfTime:
     sys.exit(75)
 """,
@@ -179,15 +177,17 @@ except OutOfTime:
         lake,
         **prefect_environment,
     )
-    out, _ = process.communicate(timeout=120)
+    work = lake / "corpora/tiny/work"
+    wait_until(lambda: list(work.rglob("*.json")), 60, "the first shards")
+    os.kill(process.pid, signal.SIGALRM)  # what the clock sends at the limit
+    out, _ = process.communicate(timeout=300)
     assert process.returncode == 75, out
     assert "Traceback" not in out
     run = newest_run(prefect_environment)
     assert (run["state_type"], run["state_name"]) == ("FAILED", "TimedOut")
-    assert "building 'tiny': stopped after 2.0 s" in run["state"]["message"]
+    assert "building 'tiny': stopped after 1 h 00 min" in run["state"]["message"]
     assert run["name"].endswith(" out of time")
-    finished = list((lake / "corpora/tiny/work").rglob("*.json"))
-    assert finished
+    assert list(work.rglob("*.json"))
 
     assert gristmill("build", recipe, "--lake", lake, "--workers", 1).code == 0
     again = gristmill("build", recipe, "--lake", lake, "--workers", 1, "--json").json

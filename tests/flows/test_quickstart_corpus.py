@@ -163,7 +163,9 @@ def test_web_slice_holds_what_the_notice_plants() -> None:
         gzip.decompress((QUICKSTART / "web/web.warc.gz").read_bytes())
 
 
-@pytest.mark.skipif(not PREPARED.exists(), reason="no prepared texts beside the checkout")
+@pytest.mark.skipif(
+    not PREPARED.exists(), reason="texts of an independent extraction are not beside the repository"
+)
 @pytest.mark.parametrize(
     ("name", "prepared"),
     [("code/scikit-learn.jsonl.xz", "code_sklearn"), ("science/plos.jsonl.zst", "science_plos")],
@@ -179,7 +181,8 @@ def test_texts_agree_with_an_independent_extraction(name: str, prepared: str) ->
 
 
 @pytest.mark.skipif(
-    "GRISTMILL_PACKAGES" not in os.environ, reason="needs a folder with the packages"
+    "GRISTMILL_PACKAGES" not in os.environ,
+    reason="GRISTMILL_PACKAGES names no folder with the packages that the texts were taken from",
 )
 def test_rebuilding_gives_the_committed_files(tmp_path: Path) -> None:
     """Same packages, same texts. Packed bytes depend on the versions of the packers, so contents are compared."""

@@ -214,7 +214,6 @@ def test_site_from_nothing_to_a_release(
 
     before = site.log()
     site.start()
-    assert site.ready["ready_s"] < 60  # measured: 5 s; a loaded machine takes longer
     said = site.log().removeprefix(before)
     assert "made" not in said and "changed" not in said
     assert site.stop(signal.SIGINT) == 0

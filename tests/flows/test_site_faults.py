@@ -120,6 +120,57 @@ def test_killed_flow_run_goes_on(site: SiteProcess, undisturbed: dict[str, Any])
     assert_as_undisturbed(site, undisturbed)
 
 
+def test_killed_up_is_known_and_ended(site: SiteProcess, undisturbed: dict[str, Any]) -> None:
+    """`status` names what it left, `down` ends all of it, and the next `up` finishes the training."""
+
+    def command(name: str) -> subprocess.CompletedProcess[str]:
+        call = [*GRISTMILL, name, "--lake", str(site.lake), "--json"]
+        return subprocess.run(call, capture_output=True, text=True, timeout=300)
+
+    site.start("--now")
+    until_training_steps(site.lake, 100, 120)
+    status = json.loads(command("status").stdout)
+    roles = {row["role"] for row in status["processes"]}
+    assert roles == {"up", "server", "worker", "run", "work"}
+    assert status["since"] == site.ready["since"]
+    assert {row["pid"] for row in status["processes"]} == set(site.processes())
+    training = next(row["pid"] for row in status["processes"] if row["role"] == "work")
+    os.kill(training, signal.SIGSTOP)  # so that it is there to be seen
+    os.kill(status["pid"], signal.SIGKILL)
+    assert site.process is not None
+    site.process.wait(20)
+    status = json.loads(command("status").stdout)
+    assert (status["state"], status["pid"]) == ("left over", None)
+    assert training in {row["pid"] for row in status["processes"]}
+    down = command("down")
+    assert down.returncode == 0, down.stderr
+    assert not site.processes()
+    assert command("status").returncode == 2
+
+    site.start()
+    runs = site.wait_for("train-on-snapshot", {"Trained"}, 180)
+    assert len(runs) == 2
+    assert_as_undisturbed(site, undisturbed)
+    assert site.stop() == 0
+    assert not site.processes()
+
+
+@pytest.mark.slow
+def test_up_ends_what_an_earlier_one_left(site: SiteProcess, undisturbed: dict[str, Any]) -> None:
+    """At once after a kill -9, and again and again: the training is finished all the same."""
+    site.start("--now")
+    for steps in (50, 150, 250, 350):
+        until_training_steps(site.lake, steps, 120)
+        os.kill(site.process.pid, signal.SIGKILL)
+        site.process.wait(20)
+        site.start()
+    assert "an earlier site was not stopped in order" in site.log()
+    site.wait_for("train-on-snapshot", {"Trained"}, 180)
+    assert_as_undisturbed(site, undisturbed)
+    assert site.stop() == 0
+    assert not site.processes()
+
+
 def test_power_loss(site: SiteProcess, undisturbed: dict[str, Any]) -> None:
     """Everything ends at once, in the middle of the build and again of the training; `up` goes on both times."""
     site.start("--now")

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import signal
 import socket
 import subprocess
@@ -37,7 +38,11 @@ PACKAGES = {"dask": "distributed", "ray": "ray"}
 
 KINDS = [
     pytest.param(
-        kind, marks=pytest.mark.skipif(not find_spec(package), reason=f"{package} is not installed")
+        kind,
+        marks=pytest.mark.skipif(
+            not find_spec(package),
+            reason=f"{package} is not installed: pip install -e '.[{kind}]'",
+        ),
     )
     for kind, package in PACKAGES.items()
 ]
@@ -397,10 +402,26 @@ def run_build(
 
 @pytest.mark.parametrize("kind", PACKAGES)
 def test_missing_package_names_its_extra(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the interpreter that lacks it."""
+    """And the interpreter that lacks it; by names that an index has, or by the clone, never by our own name."""
     monkeypatch.setitem(sys.modules, PACKAGES[kind], None)
-    with pytest.raises(ConfigError, match=rf"pip install 'gristmill\[{kind}\]'"):
+    with pytest.raises(
+        ConfigError, match=rf"pip install .*'{PACKAGES[kind]}.*\.\[{kind}\]'"
+    ) as told:
         list(Executor(kind=kind, workers=2).map(square, [1, 2]))
+    assert "gristmill[" not in str(told.value)
+
+
+def test_nothing_tells_to_install_us_from_an_index() -> None:
+    """There is no such package there, and anybody could take the name."""
+    root = Path(__file__).parents[2]
+    texts = [
+        file for file in root.glob("**/*") if file.suffix in (".py", ".md", ".toml", ".service")
+    ]
+    for file in texts:
+        for line in file.read_text(errors="replace").splitlines():
+            assert not re.search(r"install\b[^#;]*['\" ]gristmill(\[|['\"=<>~]|$)", line), (
+                f"{file}: {line}"
+            )
 
 
 def test_other_versions_are_refused() -> None:

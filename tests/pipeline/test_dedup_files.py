@@ -662,7 +662,9 @@ def test_code_is_compared_by_characters(tmp_path: Path) -> None:
     assert (words.kept, characters.kept) == (2, 1)
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="the development data is not here")
+@pytest.mark.skipif(
+    not SHARED.exists(), reason="real documents, too large for the repository, are not beside it"
+)
 def test_real_documents_with_known_pairs(tmp_path: Path) -> None:
     """Of two documents with a Jaccard similarity of 0.8 and more, never both stay."""
     docs, known = (

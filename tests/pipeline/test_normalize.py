@@ -194,7 +194,7 @@ def test_nulls_stay_null() -> None:
     ]
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared cases")
+@pytest.mark.skipif(not SHARED.is_dir(), reason="ftfy's own cases are not beside the repository")
 @pytest.mark.parametrize("name", ["ftfy_negative.json", "ftfy_synthetic.json"])
 def test_ftfys_cases(name: str) -> None:
     """Clean text that looks odd is left alone; mojibake ends as ftfy's authors say (their other fixes are not ours)."""

@@ -11,9 +11,11 @@ import resource
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import zlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -566,10 +568,18 @@ def test_a_file_that_goes_or_changes_after_it_was_found(tmp_path: Path) -> None:
     assert [row["error"] for row in read_found(found, source, ReadLimits())] == ["unreadable"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_file_without_permission_is_told(tmp_path: Path) -> None:
+def test_a_file_without_permission_is_told() -> None:
     """Unreadable files are quarantined, not skipped."""
-    (tmp_path / "x.jsonl").write_text('{"text": "a"}\n')
-    (tmp_path / "x.jsonl").chmod(0)
-    source = SourceConfig(path="*.jsonl")
-    assert [item.problem for item in find_inputs(source, tmp_path)] == ["unreadable"]
+    with (
+        tempfile.TemporaryDirectory() as name,
+        ExitStack() as stack,
+    ):  # not within a folder of root's alone
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "x.jsonl").write_text('{"text": "a"}\n')
+        (folder / "x.jsonl").chmod(0)
+        if os.geteuid() == 0:  # root reads everything, so be another user meanwhile
+            stack.callback(os.setresuid, 0, 0, 0)
+            os.setresuid(65534, 65534, 0)
+        source = SourceConfig(path="*.jsonl")
+        assert [item.problem for item in find_inputs(source, folder)] == ["unreadable"]

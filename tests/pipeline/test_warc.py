@@ -293,7 +293,9 @@ def test_a_record_header_inside_a_page_is_text(tmp_path: Path) -> None:
     assert summary(read(tmp_path, PAGES[0] + quoted + PAGES[2])) == ["0", "1", "2"]
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared archives")
+@pytest.mark.skipif(
+    not SHARED.is_dir(), reason="real archives, too large for the repository, are not beside it"
+)
 @pytest.mark.parametrize(
     "name", ["sample.warc.gz", "sample_small_plain.warc", "warcio_example.warc.gz"]
 )
@@ -308,7 +310,9 @@ def test_real_archives_hold_the_records_that_fastwarc_finds(name: str) -> None:
     assert len(pages) == expected
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the shared archives")
+@pytest.mark.skipif(
+    not SHARED.is_dir(), reason="real archives, too large for the repository, are not beside it"
+)
 def test_a_real_damaged_archive_gives_what_is_left() -> None:
     """fastwarc ends at the damage, after 6 pages; behind it are more."""
     source = SourceConfig(path="corrupt_middle.warc.gz")
