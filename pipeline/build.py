@@ -6,9 +6,11 @@ the lake, so a killed build goes on where it stopped, and the same inputs and re
 
 import json
 import logging
+import os
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b, sha256
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -31,6 +33,7 @@ from pipeline.pii import PiiConfig
 from pipeline.prepare import compile_loops
 from pipeline.readers import FoundInput, ReadLimits, SourceConfig, find_inputs, fingerprint
 from pipeline.shards import SplitConfig
+from pipeline.sources import canonical_path, other_spellings
 from pipeline.stage import Progress, Workspace, no_progress
 from pipeline.tokenizer import TokenizerConfig
 from pipeline.toxicity import ToxicityConfig
@@ -67,9 +70,8 @@ class BuildConfig:
         check_name(self.name)
         if not self.sources:
             raise ConfigError(f"recipe '{self.name}': expected at least one [[sources]], got none")
-        names = [source.name for source in self.sources]
-        for name in names:
-            if names.count(name) > 1:
+        for name, count in Counter(source.name for source in self.sources).items():
+            if count > 1:
                 raise ConfigError(
                     f"recipe '{self.name}': two sources are called '{name}'; give one another name"
                 )
@@ -209,12 +211,15 @@ def build(
         for stage in STAGES:
             counts = run_stage(stage, lambda stage=stage: stage.run(plan, executor, progress))
             logger.info("%s: %s", stage.title, counts_in_words(counts))
+        changed = ingest.changed_inputs(plan.workspace)
         manifest = commit_snapshot(lake, make_manifest(plan, start))
-        lake.delete_prefix(f"{plan.workspace.work}/")
+        plan.workspace.clear()
     note = manifest.summary["tokenizer"]["note"]
     notes = [note] if note and plan.parent is None else []
     notes += _displacements(manifest)
     notes += skipped.warnings(skipped.in_summary(manifest.summary))
+    if changed:
+        notes.append(ingest.changed_in_words(changed))
     return _result(
         manifest, manifest.status, time.monotonic() - start, _failed_gates(manifest) + notes
     )
@@ -222,6 +227,7 @@ def build(
 
 def make_plan(config: BuildConfig, lake: Lake, root: Path) -> Plan:
     """Find what is new and name the build after it; reads every input once, for its fingerprint."""
+    config = with_canonical_paths(config, root)
     parent = None
     numbers = versions(lake, config.name)
     for number in reversed(numbers):
@@ -230,21 +236,13 @@ def make_plan(config: BuildConfig, lake: Lake, root: Path) -> Plan:
             parent = Snapshot(lake, manifest)
             check_published(parent, config.dedup)
             break
-    consumed = (
-        {(item.source, item.uri, item.fingerprint) for item in parent.manifest.inputs}
-        if parent
-        else set()
-    )
     found = [
-        NewInput(item, source, _fingerprint(item))
-        for source in config.sources
-        for item in _find_inputs(source, root, parent)
-    ]
-    new = tuple(
         item
-        for item in found
-        if (item.found.source, item.found.uri, item.fingerprint) not in consumed
-    )
+        for source in config.sources
+        for item in _fingerprinted(_find_inputs(source, root, parent), source)
+    ]
+    known = _uris_by_content(parent)
+    new = tuple(item for item in found if not _is_known(item, known))
     recipe = recipe_fingerprint(config, root)
     what = {
         "recipe": recipe,
@@ -271,6 +269,20 @@ def make_plan(config: BuildConfig, lake: Lake, root: Path) -> Plan:
         parent=parent,
         inputs=new,
         workspace=Workspace(lake, f"{folder}/work/{build_id}", f"{folder}/data/{build_id}"),
+    )
+
+
+def with_canonical_paths(config: BuildConfig, root: Path) -> BuildConfig:
+    """The same recipe with one spelling of each path, so that what a snapshot is does not depend on it."""
+    return replace(
+        config,
+        sources=tuple(
+            replace(source, path=canonical_path(source.path, root)) for source in config.sources
+        ),
+        decontaminate=replace(
+            config.decontaminate,
+            sets=tuple(canonical_path(path, root) for path in config.decontaminate.sets),
+        ),
     )
 
 
@@ -301,6 +313,7 @@ def make_manifest(plan: Plan, start: float) -> Manifest:
         recall=summary["recall"],
     )
     model = workspace.lake.read_bytes(f"{workspace.data}/tokenizer.model")
+    changed = {(item.source, item.uri) for item in ingest.changed_inputs(workspace)}
     inputs = tuple(
         Input(
             source=item.found.source,
@@ -310,6 +323,7 @@ def make_manifest(plan: Plan, start: float) -> Manifest:
             version=plan.version,
         )
         for item in plan.inputs
+        if (item.found.source, item.found.uri) not in changed
     )
     return Manifest(
         name=config.name,
@@ -338,7 +352,8 @@ def _last_build(snapshot: Snapshot | None) -> Snapshot | None:
     """The newest snapshot of the chain that read something: one that only forgot is none to compare removal with."""
     while snapshot is not None and not snapshot.manifest.funnel:
         lake, name, parent = snapshot.lake, snapshot.manifest.name, snapshot.manifest.parent
-        earlier = (read_manifest(lake, name, number) for number in reversed(versions(lake, name)))
+        before = (n for n in reversed(versions(lake, name)) if n < snapshot.manifest.version)
+        earlier = (read_manifest(lake, name, number) for number in before)
         snapshot = next((Snapshot(lake, m) for m in earlier if m.hash() == parent), None)
     return snapshot
 
@@ -358,7 +373,9 @@ def _already_done(plan: Plan) -> BuildResult | None:
         raise InputError(
             f"'{name}': expected at least one input file, got none; check the paths of its sources"
         )
-    for number in reversed(versions(lake, name)):
+    # The parent is part of the id, so only those after it can have the same.
+    first = plan.parent.manifest.version + 1 if plan.parent else 1
+    for number in [n for n in reversed(versions(lake, name)) if n >= first]:
         manifest = read_manifest(lake, name, number)
         if manifest.build_id == plan.build_id:
             notes = [f"these inputs were built as {name}@{number} before", *_failed_gates(manifest)]
@@ -428,9 +445,34 @@ def _find_inputs(source: SourceConfig, root: Path, parent: Snapshot | None) -> l
         ) from error
 
 
-def _fingerprint(found: FoundInput) -> str:
-    """Content hash of an input; of the reason where it cannot be read, so that it is tried again once that changes."""
-    return _digest(["problem", found.problem]) if found.problem else fingerprint(found.path)
+def _fingerprinted(inputs: Iterable[FoundInput], source: SourceConfig) -> Iterator[NewInput]:
+    """The inputs of a source with what they hold now; one that has gone since the folder was listed is no input."""
+    for found in inputs:
+        if found.problem:
+            # Of the reason why it cannot be read, so that it is tried again once that changes.
+            yield NewInput(found, source, _digest(["problem", found.problem]))
+            continue
+        try:
+            yield NewInput(found, source, fingerprint(found.path, found.num_bytes))
+        except InputError:
+            if os.path.lexists(found.path):
+                raise
+            logger.warning("%s has gone since its folder was listed", found.uri)
+
+
+def _uris_by_content(parent: Snapshot | None) -> dict[tuple[str, str], set[str]]:
+    """(source, fingerprint) -> uris of the inputs that were consumed."""
+    known: dict[tuple[str, str], set[str]] = {}
+    for item in parent.manifest.inputs if parent else ():
+        known.setdefault((item.source, item.fingerprint), set()).add(item.uri)
+    return known
+
+
+def _is_known(item: NewInput, known: Mapping[tuple[str, str], set[str]]) -> bool:
+    uris = known.get((item.found.source, item.fingerprint))
+    return uris is not None and (
+        item.found.uri in uris or not uris.isdisjoint(other_spellings(item.found))
+    )
 
 
 def _source_names(plan: Plan) -> list[str]:

@@ -6,6 +6,8 @@ refused. Only regular files are opened, and only as far as they reached when ope
 """
 
 import bz2
+import hashlib
+import io
 import lzma
 import os
 import stat
@@ -21,6 +23,9 @@ from pipeline.raw import Problem, ReadLimits
 
 CHUNK_BYTES = 1 << 20
 """Bytes asked of a plain file, and of a decompressor, at a time."""
+
+FINGERPRINT_BYTES = 16
+"""Bytes of a fingerprint, which is written in twice as many hex digits."""
 
 _FEED_BYTES = 64 << 10
 """Compressed bytes at a time: what lies behind a finished member is copied, so tiny members cost feed x members."""
@@ -51,13 +56,73 @@ def compression_of(head: bytes) -> str:
     return "zst" if head.startswith(_ZSTD_SKIPPABLE) else ""
 
 
-def open_regular(path: Path) -> IO[bytes]:
-    """Open a regular file for reading without ever blocking. Raises OSError if it is anything else, also a link."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError("expected a regular file, got a directory, pipe, socket or device")
-    return os.fdopen(descriptor, "rb", buffering=0)
+class RegularFile(io.FileIO):
+    """A regular file open for reading, up to `num_bytes`; it hashes what is read of it in order from its beginning.
+
+    So a reader that has used a file can say afterwards whether these were the bytes that a fingerprint stands for.
+    """
+
+    def __init__(self, path: Path, num_bytes: int | None = None) -> None:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self._stamp = _stamp(os.fstat(descriptor))
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError("expected a regular file, got a directory, pipe, socket or device")
+        super().__init__(descriptor, "rb")
+        self._path = path
+        self._end = os.fstat(descriptor).st_size if num_bytes is None else num_bytes
+        self._digest = hashlib.blake2b(digest_size=FINGERPRINT_BYTES)
+        self._hashed = 0
+        self._is_in_order = True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Up to `size` bytes, all that are left for a negative one; none from behind `num_bytes`."""
+        begin = self.tell()
+        left = max(0, self._end - begin)
+        data = super().read(left if size is None or size < 0 else min(size, left)) or b""
+        if begin == self._hashed:
+            self._digest.update(data)
+            self._hashed += len(data)
+        elif data:
+            self._is_in_order = False
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Move to a position; from the beginning on, hashing starts again."""
+        if (offset, whence) == (0, os.SEEK_SET):
+            self._digest = hashlib.blake2b(digest_size=FINGERPRINT_BYTES)
+            self._hashed = 0
+        return super().seek(offset, whence)
+
+    def fingerprint(self) -> str:
+        """BLAKE2b of the bytes up to `num_bytes`, as they were when they were read; empty if that cannot be said.
+
+        Reads what has not been read yet. Of a file that was read here and there (a table) all of it, and then nothing
+        of it may have been written since it was opened, nor another have taken its name.
+        """
+        if not self._is_in_order:
+            self.seek(0)
+        super().seek(self._hashed)
+        while self.read(CHUNK_BYTES):
+            pass
+        if not self._is_in_order and not (
+            self._stamp == _stamp(os.fstat(self.fileno())) == _stamp(self._path.lstat())
+            and self._end == self._stamp[2]
+        ):
+            return ""
+        return self._digest.hexdigest()
+
+
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def open_regular(path: Path, num_bytes: int | None = None) -> RegularFile:
+    """Open a regular file for reading without ever blocking, to the size it has now or to its first `num_bytes`.
+
+    Raises OSError if it is anything else, also a link.
+    """
+    return RegularFile(path, num_bytes)
 
 
 def read_chunks(file: IO[bytes], chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:

@@ -2,9 +2,10 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
+from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
@@ -12,13 +13,15 @@ import pyarrow.compute as pc
 
 from pipeline import ledger, skipped
 from pipeline.dedup import Policy, exact_duplicates
+from pipeline.display import plural
 from pipeline.executor import Executor
 from pipeline.normalize import NormalizeConfig, content_hash, normalize
-from pipeline.readers import FoundInput, ReadLimits, SourceConfig, read_input
+from pipeline.raw import Row, gather_batches
+from pipeline.readers import FoundInput, InputChangedError, ReadLimits, SourceConfig, read_rows
 from pipeline.runs import published_copies
 from pipeline.skipped import Skipped
 from pipeline.stage import Progress, Workspace, run_tasks, total_counts
-from storage.errors import ConfigError
+from storage.errors import ConfigError, InputError
 from storage.schema import DOCUMENTS, FATES
 from storage.snapshot import Snapshot
 
@@ -57,6 +60,16 @@ class NewInput:
 
 
 @dataclass(frozen=True)
+class ChangedInput:
+    """A new input that was not read, because its bytes are no longer those that were found; the next build takes it."""
+
+    source: str
+    uri: str
+    why: str
+    """In words."""
+
+
+@dataclass(frozen=True)
 class _ReadTask:
     inputs: tuple[NewInput, ...]
     limits: ReadLimits
@@ -84,6 +97,12 @@ def read_documents(
     if bad:
         fates = ledger.concat((workspace.read_table(record["fates"]) for record in records), FATES)
         logger.warning("%d records cannot be used: %s", bad, ledger.reasons(fates))
+    changed = changed_inputs(workspace)
+    if changed and len(changed) == len(inputs):
+        workspace.clear()  # else the same bytes would find these records again
+        raise InputError(
+            f"{changed_in_words(changed)}; there is nothing else to read, so nothing was published"
+        )
     counts = {"documents": good, "quarantined": bad}
     found = all_skipped(records)
     if found:
@@ -123,6 +142,22 @@ def parts(workspace: Workspace) -> list[str]:
     return [part["name"] for record in workspace.records("read") for part in record["parts"]]
 
 
+def changed_inputs(workspace: Workspace) -> list[ChangedInput]:
+    """The inputs that the read stage left out, because they changed between being found and being read."""
+    records = workspace.records("read")
+    return [ChangedInput(**item) for record in records for item in record["changed"]]
+
+
+def changed_in_words(changed: Sequence[ChangedInput]) -> str:
+    """What is left out and why, in one line."""
+    shown = ", ".join(f"{item.uri} ({item.why})" for item in changed[:3])
+    return (
+        f"{plural(len(changed), 'input')} changed between being found and being read and "
+        f"{'is' if len(changed) == 1 else 'are'} left out, to be read by the next build: {shown}"
+        f"{', ...' if len(changed) > 3 else ''}"
+    )
+
+
 def taken_out(workspace: Workspace) -> pa.Array:
     """Ids of the documents that the second stage removed: copies, and those that were forgotten."""
     tables = [workspace.read_table(f"exact/{name}")["id"] for name in ("removed", "blocked")]
@@ -146,36 +181,76 @@ def _groups(inputs: Sequence[NewInput], limit: int) -> Iterator[tuple[NewInput, 
 
 
 def _read_group(workspace: Workspace, name: str, task: _ReadTask) -> dict[str, Any]:
+    """Read a group without the inputs that have changed since they were found.
+
+    That an input has changed is known when all of it has been read. Then the group is read again without it, so that
+    none of its documents remains.
+    """
+    inputs, changed = task.inputs, list[ChangedInput]()
+    while True:
+        record, found = _read_inputs(workspace, name, inputs, task)
+        if not found:
+            return record | {"changed": [asdict(item) for item in changed]}
+        changed += [
+            ChangedInput(inputs[i].found.source, inputs[i].found.uri, why)
+            for i, why in found.items()
+        ]
+        inputs = tuple(item for i, item in enumerate(inputs) if i not in found)
+
+
+def _read_inputs(
+    workspace: Workspace, name: str, inputs: Sequence[NewInput], task: _ReadTask
+) -> tuple[dict[str, Any], dict[int, str]]:
+    """Write the documents of some inputs as parts; return their record, and why which inputs do not count."""
     stats: Counter[str] = Counter()
     written: list[dict[str, Any]] = []
     waiting: list[pa.RecordBatch] = []
+    waiting_bytes = 0
     bad: list[pa.Table] = []
     bad_texts: dict[str, str | None] = {}
     skips: list[Skipped] = []
     looked_at: Counter[str] = Counter()
+    changed: dict[int, str] = {}
+    ids: list[str] = []
 
     def write_part() -> None:
+        nonlocal waiting_bytes
         if waiting:
             part = workspace.write_table(
                 f"read/{name}-{len(written):03}", pa.Table.from_batches(waiting)
             )
             written.append({"name": part, "rows": sum(map(len, waiting))})
             waiting.clear()
+            waiting_bytes = 0
 
-    for item in task.inputs:
-        for raw in read_input(item.found, item.source, task.limits):
-            documents, quarantine, texts, more = _finish_batch(raw, item, task.normalize, stats)
+    def rows(of_source: Iterable[tuple[int, NewInput]]) -> Iterator[Row]:
+        for index, item in of_source:
+            try:
+                for row in read_rows(item.found, item.source, task.limits, item.fingerprint):
+                    ids.append(document_id(item, row.uri))
+                    yield row
+            except InputChangedError as error:
+                changed[index] = str(error)
+
+    # A batch holds the records of many small files, but of one source: what it costs is paid by the batch.
+    for source, of_source in groupby(enumerate(inputs), key=lambda pair: pair[1].source):
+        for raw in gather_batches(rows(of_source)):
+            documents, quarantine, texts, more = _finish_batch(
+                raw, ids[: len(raw)], source, task.normalize, stats
+            )
+            del ids[: len(raw)]
             skips = skipped.total([*skips, *more])
-            looked_at[item.found.source] += len(raw)
+            looked_at[source.name] += len(raw)
             waiting.append(documents)
+            waiting_bytes += pc.sum(documents["num_bytes"]).as_py() or 0
             bad.append(quarantine)
             bad_texts |= texts
-            if sum(pc.sum(batch["num_bytes"]).as_py() or 0 for batch in waiting) >= task.text_bytes:
+            if waiting_bytes >= task.text_bytes:
                 write_part()
     write_part()
     fates = ledger.concat(bad, FATES)
     samples = {id_: bad_texts[id_] for id_ in ledger.choose_samples(fates, SAMPLES_PER_RULE)}
-    return {
+    record = {
         "parts": written,
         "fates": workspace.write_table(f"read/{name}-fates", fates),
         "rejects": workspace.write_table(f"read/{name}-rejects", ledger.rejects(fates, samples)),
@@ -184,18 +259,24 @@ def _read_group(workspace: Workspace, name: str, task: _ReadTask) -> dict[str, A
         "looked_at": dict(sorted(looked_at.items())),
         "normalize": dict(sorted(stats.items())),
     }
+    return record, changed
 
 
 def _finish_batch(
-    raw: pa.RecordBatch, item: NewInput, config: NormalizeConfig, stats: Counter[str]
+    raw: pa.RecordBatch,
+    row_ids: Sequence[str],
+    source_config: SourceConfig,
+    config: NormalizeConfig,
+    stats: Counter[str],
 ) -> tuple[pa.RecordBatch, pa.Table, dict[str, str | None], list[Skipped]]:
-    """Split a raw batch into documents, quarantined records with their texts, and what is neither."""
-    skips = skipped.from_rows(raw.filter(raw["is_skipped"]), item.found.source)
-    raw = raw.filter(pc.invert(raw["is_skipped"]))
+    """Split a raw batch of one source into documents, quarantined records with their texts, and what is neither."""
+    skips = skipped.from_rows(raw.filter(raw["is_skipped"]), source_config.name)
+    is_record = pc.invert(raw["is_skipped"])
+    ids = pa.array(row_ids, pa.string()).filter(is_record)
+    raw = raw.filter(is_record)
     rows = len(raw)
-    ids = pa.array([document_id(item, uri) for uri in raw["uri"].to_pylist()], pa.string())
-    source = pa.array([item.found.source] * rows, pa.string())
-    domains = pc.fill_null(raw["domain"], item.source.domain)
+    source = pa.array([source_config.name] * rows, pa.string())
+    domains = pc.fill_null(raw["domain"], source_config.domain)
     errors, details = raw["error"], raw["detail"]
     has_text = pc.is_null(errors)
     texts = normalize(
@@ -204,7 +285,7 @@ def _finish_batch(
     is_empty = pc.and_(has_text, pc.equal(pc.utf8_trim_whitespace(texts), ""))
     detail = "expected text, got none that is left after normalisation"
     skips += [
-        Skipped(item.found.source, "empty", 1, ((uri, detail),))
+        Skipped(source_config.name, "empty", 1, ((uri, detail),))
         for uri in raw["uri"].filter(is_empty).to_pylist()
     ]
     identity = pa.Table.from_arrays([ids, raw["uri"], source, domains], schema=ledger.IDENTITY)
@@ -226,7 +307,7 @@ def _finish_batch(
         "source": source.filter(good),
         "uri": raw["uri"].filter(good),
         "domain": domains.filter(good),
-        "license": pc.fill_null(raw["license"], item.source.license).filter(good),
+        "license": pc.fill_null(raw["license"], source_config.license).filter(good),
         "lang": pa.array([""] * count, pa.string()),
         "lang_score": pa.array([0.0] * count, pa.float32()),
         "toxicity": pa.array([0.0] * count, pa.float32()),

@@ -35,23 +35,37 @@ def read_input(
 
     Never raises for what is in the file or on the disk. One pass; memory is a few times limits.max_document_bytes.
     """
-    return gather_batches(_rows(found, source, limits))
+    return gather_batches(read_rows(found, source, limits))
 
 
-def _rows(found: FoundInput, source: SourceConfig, limits: ReadLimits) -> Iterator[Row]:
+class InputChangedError(Exception):
+    """A file is not what it was when it was found, so nothing that was read of it counts; the message says how."""
+
+
+def read_rows(
+    found: FoundInput, source: SourceConfig, limits: ReadLimits, fingerprint: str = ""
+) -> Iterator[Row]:
+    """Yield a file's records in order; at least one, good or bad. As far as the file reached when it was found.
+
+    Given its `fingerprint`, raises InputChangedError after the last record unless the bytes read were those.
+    """
     if found.problem:
         yield bad_row(found.uri, found.problem, found.detail)
         return
     is_empty = True
     try:
         with (
-            open_regular(found.path) as file,
+            open_regular(found.path, found.num_bytes if fingerprint else None) as file,
             closing(_file_rows(file, found, source, limits)) as rows,
         ):
             for row in rows:
                 is_empty = False
                 yield row
+            if fingerprint and file.fingerprint() != fingerprint:
+                raise InputChangedError("its bytes are not those that were found")
     except OSError as error:
+        if fingerprint:  # it could be read when it was found
+            raise InputChangedError(error.strerror or str(error)) from error
         detail = f"expected a readable file, got: {error.strerror or error}"
         yield bad_row(found.uri, "unreadable", detail)
         return

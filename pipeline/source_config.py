@@ -41,7 +41,8 @@ class SourceConfig:
     __pydantic_config__ = {"extra": "forbid", "use_attribute_docstrings": True}
 
     path: str
-    """File, folder or glob (`**` for folders of any depth), relative to the recipe. In a folder, hidden files are left out."""
+    """File, folder or glob (`**` for folders of any depth), relative to the recipe's folder; `~/` is the home folder. In a
+    folder, hidden files are left out."""
     name: str = ""
     """Name of the source in reports and documents; by default made from the path."""
     reader: Reader = "auto"
@@ -70,7 +71,7 @@ class SourceConfig:
             )
         if "\0" in self.path:
             raise ConfigError(f"{where}: expected a path, got one with a NUL character in it")
-        if "://" in self.path:
+        if "://" in self.path.removeprefix("file://"):
             # Not shown: there may be a password in it.
             raise ConfigError(
                 "sources: expected `path` to be local, got a URL; download the files first"

@@ -7,14 +7,14 @@ directory called x.jsonl) is found too, with its `problem`, and ends quarantined
 import difflib
 import errno
 import fnmatch
-import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import unquote
 
-from pipeline.compression import open_regular, read_chunks
+from pipeline.compression import open_regular
 from pipeline.source_config import READER_ENDINGS, SourceConfig, inner_ending, is_pattern, show_path
 from storage.errors import InputError
 
@@ -31,7 +31,8 @@ class FoundInput:
     source: str
     """Name of the source."""
     uri: str
-    """Path relative to the recipe, with /; bytes that are no text and control characters are written %XX."""
+    """Path relative to the recipe's folder, absolute if it lies elsewhere, with /; bytes that are not UTF-8 and control
+    characters are written %XX, whatever the locale."""
     path: Path
     num_bytes: int
     problem: str = ""
@@ -47,7 +48,9 @@ def find_inputs(source: SourceConfig, root: Path) -> list[FoundInput]:
     with its own endings, `auto` takes all; hidden files and folders are left out, links out of the tree are not
     followed. Raises InputError if nothing matches.
     """
-    start = root / source.path
+    root = _plain(root)
+    source = replace(source, path=canonical_path(source.path, root))
+    start = root / to_os(source.path)
     kind = _kind(start)
     if kind == "directory":
         base, paths = start, list(_walk(start, source))
@@ -56,24 +59,73 @@ def find_inputs(source: SourceConfig, root: Path) -> list[FoundInput]:
     else:
         # Named in full, so a link is followed wherever it leads.
         return [_found(start, source, root, None)]
-    inputs = [_found(path, source, root, base.resolve()) for path in paths]
+    real = base.resolve()
+    inputs = [_found(path, source, root, real) for path in paths]
     if not inputs:
         raise InputError(_nothing_found(source, root, kind))
     return sorted(inputs, key=lambda found: (found.uri, os.fsencode(found.path)))
 
 
-def fingerprint(path: Path) -> str:
-    """Give the blake2b-128 of a file's raw bytes as 32 hex digits. Raises InputError if it cannot be read."""
-    digest = hashlib.blake2b(digest_size=16)
+def canonical_path(path: str, root: Path) -> str:
+    """One spelling of a recipe's path: relative to the recipe's folder `root` if it lies there, else absolute.
+
+    `./x`, `x/`, `x//y`, `x/../x`, `~/x`, `file:///x` and links above the recipe's folder make no difference.
+    """
+    if path.startswith("file://"):
+        path = unquote(path.removeprefix("file://").removeprefix("localhost"))
+    root = _plain(root)
+    start = root / (Path(to_os(path)).expanduser() if path.startswith("~/") else to_os(path))
+    parts = start.parts
+    end = len(parts)
+    if _kind(start) == "missing":  # what exists is no pattern
+        end = next((i for i, part in enumerate(parts) if is_pattern(part)), end)
+    fixed, rest = Path(*parts[:end]), parts[end:]
+    for file, folder in ((_plain(fixed), root), (_real(fixed), _real(root))):
+        if file.is_relative_to(folder):
+            return from_os(str(file.relative_to(folder).joinpath(*rest)))
+    return from_os(str(_plain(fixed).joinpath(*rest)))
+
+
+def _plain(path: Path) -> Path:
+    """The absolute path without `x/..`, unless x is a link: then it leads elsewhere, and all links are resolved."""
+    plain = Path(os.path.normpath(path.absolute()))
+    return plain if _real(plain) == _real(path) else _real(path)
+
+
+def _real(path: Path) -> Path:
+    return Path(
+        os.path.realpath(path)
+    )  # unlike Path.resolve, never raises, not even for a loop of links
+
+
+def other_spellings(found: FoundInput) -> set[str]:
+    """Uris by which earlier versions named the same file: its absolute path, or one relative to where they ran."""
+    path = os.path.normpath(found.path)
+    return {_show(path), _show(str(_real(found.path))), _show(os.path.relpath(path))}
+
+
+def from_os(name: str) -> str:
+    """A name from the operating system as UTF-8 text; under another locale Python decodes its bytes in another way."""
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
+
+
+def to_os(name: str) -> str:
+    """A name in UTF-8 text as the operating system's functions take it: the inverse of `from_os`."""
+    return os.fsdecode(name.encode("utf-8", "surrogateescape"))
+
+
+def fingerprint(path: Path, num_bytes: int | None = None) -> str:
+    """The blake2b-128 of a file's raw bytes, or of its first `num_bytes`, as 32 hex digits.
+
+    Raises InputError if it cannot be read.
+    """
     try:
-        with open_regular(path) as file:
-            for chunk in read_chunks(file):
-                digest.update(chunk)
+        with open_regular(path, num_bytes) as file:
+            return file.fingerprint()
     except OSError as error:
         raise InputError(
             f"{show_path(path)}: expected a readable file, got: {error.strerror or error}"
         ) from error
-    return digest.hexdigest()
 
 
 def _kind(path: Path) -> str:
@@ -141,7 +193,7 @@ def _walk(folder: Path, source: SourceConfig) -> Iterator[Path]:
 
 def _match(source: SourceConfig, root: Path) -> tuple[Path, list[Path]]:
     """Give (folder before the first wildcard, paths that match the glob)."""
-    parts = Path(source.path).parts
+    parts = Path(to_os(source.path)).parts
     first = next((i for i, part in enumerate(parts) if is_pattern(part)), len(parts))
     base = root.joinpath(*parts[:first])
     if first == len(parts) or _kind(base) != "directory":
@@ -220,9 +272,11 @@ def _found(path: Path, source: SourceConfig, root: Path, base: Path | None) -> F
 
 
 def _uri(path: Path, root: Path) -> str:
-    path = Path(os.path.normpath(path))
-    base = Path(os.path.normpath(root))
-    return show_path(path.relative_to(base) if path.is_relative_to(base) else path)
+    return _show(str(path).removeprefix(f"{str(root).rstrip('/')}/"))
+
+
+def _show(path: str) -> str:
+    return show_path(from_os(path))
 
 
 def _nothing_found(source: SourceConfig, root: Path, kind: str) -> str:
@@ -238,7 +292,7 @@ def _nothing_found(source: SourceConfig, root: Path, kind: str) -> str:
             "got none; hidden files are left out"
         )
     nearest, missing = root, ""
-    for part in Path(source.path).parts:
+    for part in Path(to_os(source.path)).parts:
         if is_pattern(part) or _kind(nearest / part) == "missing":
             missing = part
             break

@@ -91,6 +91,10 @@ class Workspace:
         paths = [entry.path for entry in self.lake.list(f"{self.work}/{stage}/")]
         return [self._record(path) for path in paths if path.endswith(".json")]
 
+    def clear(self) -> None:
+        """Remove the intermediate files: all that a build knows of itself until it is committed."""
+        self.lake.delete_prefix(f"{self.work}/")
+
     def write_table(self, name: str, table: pa.Table) -> str:
         """Write an intermediate table as `work/name.arrow`; returns the name."""
         with (
