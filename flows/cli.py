@@ -591,7 +591,13 @@ def up(
 def down(
     lake: LakeOption = DEFAULT_LAKE,
     timeout: Annotated[
-        float, typer.Option("--timeout", min=1.0, metavar="SECONDS", help="How long to wait.")
+        float,
+        typer.Option(
+            "--timeout",
+            min=1.0,
+            metavar="SECONDS",
+            help="Time to end in order; what is left then is killed.",
+        ),
     ] = 120.0,
     json: JsonOption = False,
     verbose: VerboseOption = False,

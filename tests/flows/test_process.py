@@ -155,7 +155,7 @@ def test_a_program_of_a_site_dies_with_its_parent(tmp_path: Path) -> None:
         "os.chdir(sys.argv[1])\n"
         "program = Program('server', ['http.server', '--bind', '127.0.0.1', '0'], Path(sys.argv[1]))\n"
         "program.start()\n"
-        "while 'Serving' not in program.log.read_text() and program.is_running:\n"
+        "while 'Serving' not in program.log.path.read_text() and program.is_running:\n"
         "    time.sleep(0.05)\n"
         "print(program.process.pid if program.is_running else program.how_it_ended(), flush=True)\n"
         "time.sleep(600)\n"
