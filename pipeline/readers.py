@@ -21,6 +21,7 @@ from pipeline.source_config import READER_ENDINGS, Reader, SourceConfig, inner_e
 from pipeline.sources import FoundInput, find_inputs, fingerprint
 from pipeline.tables import read_arrow, read_parquet
 from pipeline.warc import page_row, read_warc
+from storage.disk import raise_for_machine
 
 __all__ = ["FoundInput", "ReadLimits", "SourceConfig", "find_inputs", "fingerprint", "read_input"]
 
@@ -51,6 +52,7 @@ def _rows(found: FoundInput, source: SourceConfig, limits: ReadLimits) -> Iterat
                 is_empty = False
                 yield row
     except OSError as error:
+        raise_for_machine(error, found.uri)
         detail = f"expected a readable file, got: {error.strerror or error}"
         yield bad_row(found.uri, "unreadable", detail)
         return

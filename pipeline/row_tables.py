@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pipeline.raw import ReadLimits
 from pipeline.row_files import KINDS, BadRow, Fields, Part, RowFile, Rows, check_unchanged, damaged
 from pipeline.source_config import inner_ending
+from storage.disk import raise_for_machine
 from storage.errors import ConfigError, InputError
 
 _BATCH_BYTES = 16 << 20
@@ -288,6 +289,7 @@ def _in_plain_words(file: RowFile) -> Iterator[None]:
             f"{file.name}: expected columns of types that Arrow can copy row by row, got one that it cannot: {error}"
         ) from error
     except _DAMAGE as error:
+        raise_for_machine(error, file.name)
         line = (str(error).splitlines() or [type(error).__name__])[0][:300]
         raise damaged(file, f"expected {KINDS[file.kind]}, got damage: {line}") from error
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pipeline.compression import open_regular, read_chunks
 from pipeline.source_config import READER_ENDINGS, SourceConfig, inner_ending, is_pattern, show_path
+from storage.disk import raise_for_machine
 from storage.errors import InputError
 
 _NOT_SOURCES = frozenset(
@@ -70,6 +71,7 @@ def fingerprint(path: Path) -> str:
             for chunk in read_chunks(file):
                 digest.update(chunk)
     except OSError as error:
+        raise_for_machine(error, show_path(path))
         raise InputError(
             f"{show_path(path)}: expected a readable file, got: {error.strerror or error}"
         ) from error
@@ -105,8 +107,12 @@ def _is_link(path: Path) -> bool:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        return sorted(entries, key=lambda entry: os.fsencode(entry.name))
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: os.fsencode(entry.name))
+    except OSError as error:
+        raise_for_machine(error, show_path(folder))
+        raise
 
 
 def _walk(folder: Path, source: SourceConfig) -> Iterator[Path]:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pipeline.formats import row_from_fields
 from pipeline.raw import BATCH_BYTES, BATCH_ROWS, ReadLimits, Row, bad_row
 from pipeline.source_config import SourceConfig
+from storage.disk import raise_for_machine
 
 _ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, IndexError, MemoryError, OverflowError)
 """What pyarrow raises for a damaged file."""
@@ -70,6 +71,7 @@ def _guarded(
     except _TableError as error:
         yield bad_row(uri, error.rule, str(error))
     except _ERRORS as error:
+        raise_for_machine(error, uri)
         line = (str(error).splitlines() or [type(error).__name__])[0][:300]
         yield bad_row(
             uri, "corrupt_table", f"expected {kind} file, got damage after row {num_rows}: {line}"
