@@ -22,6 +22,7 @@ from pipeline.row_files import TABLES, Fields, Kind, RowFile, find_files, kind_o
 from pipeline.row_scratch import Reading
 from pipeline.source_config import is_domain
 from storage.catalog import resolve
+from storage.disk import raise_for_machine
 from storage.errors import ConfigError, InputError
 from storage.lake import Lake
 from storage.snapshot import Snapshot
@@ -162,6 +163,7 @@ def _target(option: str, name: str) -> Path:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
+        raise_for_machine(error, f"{option} {name}")
         raise InputError(f"{option} {name}: cannot be written: {error.strerror}") from error
     return path
 

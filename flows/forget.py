@@ -12,6 +12,7 @@ from pipeline.forget import forget, make_plan, newest_promoted
 from pipeline.normalize import comparable, content_hash
 from pipeline.selection import Request, Selection, select
 from storage.catalog import list_corpora
+from storage.disk import raise_for_machine
 from storage.errors import ConfigError, InputError, Interrupted, NotFoundError
 from storage.lake import Lake
 from storage.snapshot import check_name
@@ -97,6 +98,7 @@ def _read_text(path: str) -> str:
         text = Path(path).read_text(encoding="utf-8")
         return comparable(pa.array([text]), "")[0].as_py()
     except (OSError, UnicodeDecodeError) as error:
+        raise_for_machine(error, f"--like {path}")
         why = getattr(error, "strerror", None) or "it is no UTF-8 text"
         raise InputError(f"--like {path}: cannot be read: {why}") from error
 

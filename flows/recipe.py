@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from flows.config import Recipe
 from flows.overrides import give_way
+from storage.disk import raise_for_machine
 from storage.errors import ConfigError, InputError
 
 Section = TypeVar("Section")
@@ -99,6 +100,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             raw = file.read(MAX_RECIPE_BYTES + 1)
     except OSError as error:
+        raise_for_machine(error, path)
         raise InputError(f"{path}: cannot read the recipe: {error.strerror}") from error
     if len(raw) > MAX_RECIPE_BYTES:
         raise InputError(

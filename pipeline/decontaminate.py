@@ -24,6 +24,7 @@ from pipeline.compression import compression_of, decompress, open_regular
 from pipeline.raw import Problem, ReadLimits
 from pipeline.scan import TOKEN, run_hashes
 from pipeline.stage import KEEP, VERDICT
+from storage.disk import raise_for_machine
 from storage.errors import ConfigError, InputError
 
 
@@ -196,6 +197,7 @@ def _read_text(path: Path) -> str:
                 parts.append(piece)
         return b"".join(parts).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
+        raise_for_machine(error, path)
         raise InputError(
             f"decontaminate.sets: expected JSON lines or text in UTF-8 at {path}, got: {error}"
         ) from error

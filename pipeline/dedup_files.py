@@ -42,7 +42,7 @@ from pipeline.row_scratch import (
 )
 from pipeline.row_targets import TableTarget, kept_batches, table_target, table_writer
 from pipeline.stage import Progress, no_progress
-from storage.disk import Disk
+from storage.disk import Disk, raise_for_machine
 from storage.errors import BusyError, GristmillError, LakeError
 from storage.lake import Lake
 from storage.schema import DOCUMENTS
@@ -387,6 +387,7 @@ def _disk_in_plain_words(out: Path) -> Iterator[None]:
                 f"{out}: the disk is full; beside OUT itself the work needs about the size of the texts and 600 bytes "
                 "a document there until it is done: free some space, or give an OUT on a larger disk"
             ) from error
+        raise_for_machine(error, error.filename or out)
         raise GristmillError(
             f"{error.filename or out}: cannot be read or written: {error.strerror or error}"
         ) from error

@@ -22,6 +22,7 @@ from pipeline.sources import FoundInput, find_inputs, fingerprint
 from pipeline.table_batches import Kind
 from pipeline.tables import read_table
 from pipeline.warc import page_row, read_warc
+from storage.disk import raise_for_machine
 
 __all__ = ["FoundInput", "ReadLimits", "SourceConfig", "find_inputs", "fingerprint", "read_input"]
 
@@ -64,6 +65,7 @@ def read_rows(
             if fingerprint and file.fingerprint() != fingerprint:
                 raise InputChangedError("its bytes are not those that were found")
     except OSError as error:
+        raise_for_machine(error, found.uri)
         if fingerprint:  # it could be read when it was found
             raise InputChangedError(error.strerror or str(error)) from error
         detail = f"expected a readable file, got: {error.strerror or error}"

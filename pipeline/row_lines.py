@@ -40,6 +40,7 @@ from pipeline.row_files import (
     tell_nobody,
 )
 from pipeline.source_config import SourceConfig
+from storage.disk import raise_for_machine
 from storage.errors import InputError
 
 _HEAD_BYTES = 1 << 16
@@ -93,6 +94,7 @@ def opened(file: RowFile) -> Iterator[IO[bytes]]:
         with open_regular(file.path) as stream:
             yield stream
     except OSError as error:
+        raise_for_machine(error, file.name)
         raise InputError(
             f"{file.name}: expected a readable file, got: {error.strerror or error}"
         ) from error

@@ -24,6 +24,7 @@ from pipeline.table_batches import (
     read_schema,
 )
 from pipeline.table_columns import TableError, column_or_none, text_column
+from storage.disk import raise_for_machine
 from storage.errors import InputError
 
 
@@ -147,5 +148,6 @@ def in_plain_words(file: RowFile) -> Iterator[None]:
             f"{file.name}: expected columns of types that Arrow can copy row by row, got one that it cannot: {error}"
         ) from error
     except TABLE_ERRORS as error:
+        raise_for_machine(error, file.name)
         line = (str(error).splitlines() or [type(error).__name__])[0][:300]
         raise damaged(file, f"expected {KINDS[file.kind]}, got damage: {line}") from error

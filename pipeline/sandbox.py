@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable
 from typing import IO, ClassVar
 
+from storage.disk import raise_for_machine
 from storage.errors import GristmillError
 
 
@@ -91,6 +92,7 @@ class Sandbox:
             reason = f"it ended with status {child.wait()} before it was ready"
             child.communicate()
         except OSError as error:
+            raise_for_machine(error, command[0])
             reason = str(error)
         raise GristmillError(
             f"expected to start the child process '{' '.join(command)}', got: {reason}; run it by hand to see why"

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 from pipeline.compression import open_regular
 from pipeline.source_config import READER_ENDINGS, SourceConfig, inner_ending, is_pattern, show_path
+from storage.disk import raise_for_machine
 from storage.errors import InputError
 
 _NOT_SOURCES = frozenset(
@@ -123,6 +124,7 @@ def fingerprint(path: Path, num_bytes: int | None = None) -> str:
         with open_regular(path, num_bytes) as file:
             return file.fingerprint()
     except OSError as error:
+        raise_for_machine(error, show_path(path))
         raise InputError(
             f"{show_path(path)}: expected a readable file, got: {error.strerror or error}"
         ) from error
@@ -157,8 +159,12 @@ def _is_link(path: Path) -> bool:
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        return sorted(entries, key=lambda entry: os.fsencode(entry.name))
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: os.fsencode(entry.name))
+    except OSError as error:
+        raise_for_machine(error, show_path(folder))
+        raise
 
 
 def _walk(folder: Path, source: SourceConfig) -> Iterator[Path]:

@@ -10,6 +10,7 @@ from pipeline.raw import ReadLimits, Row, bad_row
 from pipeline.source_config import SourceConfig
 from pipeline.table_batches import TABLE_ERRORS, Kind, check_ratio, read_columns, read_schema
 from pipeline.table_columns import TableError, column_or_none, column_type, is_text, text_column
+from storage.disk import raise_for_machine
 
 _KINDS: dict[Kind, str] = {"parquet": "a Parquet", "arrow": "an Arrow IPC"}
 
@@ -36,6 +37,7 @@ def read_table(
     except TableError as error:
         yield bad_row(uri, error.rule, str(error))
     except TABLE_ERRORS as error:
+        raise_for_machine(error, uri)
         line = (str(error).splitlines() or [type(error).__name__])[0][:300]
         yield bad_row(
             uri,

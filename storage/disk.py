@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.errors import LakeError
+from storage.errors import GristmillError, LakeError
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,14 @@ def _fail(error: OSError) -> None:
 
 # What the system says, in words that help
 
-_REMEDIES = {
+_OF_THE_MACHINE = {
+    errno.EMFILE: "too many open files; raise 'ulimit -n' or use fewer --workers",
+    errno.ENFILE: "too many open files on this machine; close other programs or raise fs.file-max",
+    errno.ENOMEM: "out of memory; close other programs or use fewer --workers",
+}
+"""Errors that tell of this process or machine, and nothing of the file at which they came."""
+
+_REMEDIES = _OF_THE_MACHINE | {
     errno.ENOSPC: "the disk is full; free some space ('gristmill gc' removes what no snapshot needs)",
     errno.EDQUOT: "the disk quota is used up; free some space ('gristmill gc' removes what no snapshot needs)",
     errno.EROFS: "the disk is mounted read-only; mount it for writing or choose another --lake",
@@ -214,7 +221,6 @@ _REMEDIES = {
     errno.EPERM: "not permitted; a lake needs a disk with hard links, and the rights to write there",
     errno.EOPNOTSUPP: "not supported by the disk; a lake needs one with hard links and locks",
     errno.EIO: "the disk reports an input/output error; check it (dmesg, smartctl) before you trust it",
-    errno.EMFILE: "too many open files; raise 'ulimit -n' or use fewer --workers",
     errno.ENOTDIR: "a part of the path is a file, not a folder; move it away or choose another --lake",
     errno.EISDIR: "a folder has this name; move it away or choose another --lake",
     errno.ENAMETOOLONG: "the name is too long for the disk; choose a shorter one",
@@ -242,6 +248,14 @@ def caller_in_plain_words(where: Path | str) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
             raise
         raise _explained(error, where, "write") from error
+
+
+def raise_for_machine(error: BaseException, where: Path | str) -> None:
+    """Raise GristmillError if it is this process or machine that failed: a sound file must not be called damaged."""
+    if isinstance(error, OSError) and (words := _OF_THE_MACHINE.get(error.errno or 0)):
+        raise GristmillError(
+            f"{where}: cannot open it: {words}; the file is not at fault: run the same command again then"
+        ) from error
 
 
 def _explained(error: OSError, where: Path | str, doing: str) -> LakeError:

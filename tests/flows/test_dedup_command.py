@@ -144,7 +144,7 @@ def test_rejected_rows_and_ids_are_noted(rows: Path, gristmill: Callable[..., An
         (["in.jsonl", "-o", "out.jsonl", "--pairs", "out.jsonl"], "a file for each result"),
         (["in.jsonl", "-o", "out.jsonl", "--pairs", "pairs.txt"], "expected the ending .jsonl"),
         (["in.jsonl", "-o", "out"], "an ending that says what to write"),
-        (["in.jsonl", "-o", "out.csv"], "got .csv; convert it first"),
+        (["in.jsonl", "-o", "out.csv"], "in.jsonl: expected CSV, as OUT"),
         (["in.jsonl", "-o", "out.parquet.gz"], "tables are compressed within"),
         (["in.jsonl", "-o", "out.parquet"], "in.jsonl: expected a Parquet table, as OUT"),
         (["in.jsonl", "-o", "missing/out.jsonl"], "expected a folder that exists"),

@@ -4,7 +4,10 @@ import bz2
 import gzip
 import json
 import lzma
-from collections.abc import Callable
+import os
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +18,14 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.readers import ReadLimits, SourceConfig, find_inputs, read_input
+from pipeline.readers import ReadLimits, SourceConfig, find_inputs, fingerprint, read_input
+from pipeline.row_csv import csv_rows
+from pipeline.row_files import Fields, find_files, kind_of
+from pipeline.row_lines import line_rows
+from pipeline.row_scratch import cut_files
+from pipeline.row_tables import table_rows
 from pipeline.stage import RAW
-from storage.errors import ConfigError
+from storage.errors import ConfigError, GristmillError
 
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "": lambda data: data,
@@ -258,3 +266,93 @@ def test_wrong_limits_are_refused(fields: dict[str, Any], message: str) -> None:
     """Limits that no file could keep, or no machine hold, are refused."""
     with pytest.raises(ConfigError, match=message):
         ReadLimits(**fields)
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "hint"),
+    [
+        (b'[{"text":"a"},{"text":"b"}]', "not_an_object", "got an array; `jq -c '.[]'`"),
+        (b'[{"text":"a"},\n{"text":"b"}]', "not_json_lines", "`jq -c '.[]'`"),
+        (b'{\n  "text": "a"\n}\n{\n  "text": "b"\n}\n', "not_json_lines", "`jq -c .`"),
+        (b'{"text": "a",\n"n": 1}\n', "not_json_lines", "spread over lines"),
+        (b'{"text":"a"},\n', "bad_json", "a comma or bracket of an array follows it"),
+        (b'{"text":"a"}{"text":"b"}\n', "bad_json", "another value follows it"),
+    ],
+)
+def test_json_that_is_not_lines_says_what_rewrites_it(
+    data: bytes, error: str, hint: str, tmp_path: Path
+) -> None:
+    """Arrays, objects over lines, commas between lines, values one after another."""
+    row = read(tmp_path, "a.json", data)[0]
+    assert row["error"] == error
+    assert hint in row["detail"]
+
+
+MARK = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.jsonl", MARK + b'{"text":"a"}\r\n' + MARK + b'{"text":"b"}'),
+        ("a.csv", MARK + b"id,text\r\n1,a\r\n" + MARK + b"id,text\r\n2,b\r\n"),
+        ("a.csv", b"sep=;\r\nid;text\r\n1;a\r\n2;b\r\n"),
+        ("a.csv", b'"sep=;"\nid;text\n1;a\n2;b'),
+        ("a.csv", MARK + b"SEP=^\nid^text\n1^a\n2^b\n"),
+        ("a.csv", b'"id";"text"\n"1";"a"\n"2";"b"\n'),
+        ("a.tsv", "\ufeffid\ttext\r\n1\ta\r\n2\tb\r\n".encode("utf-16-le")),
+        ("a.csv", b'"i\nd",text\n1,a\n2,b\n'),
+    ],
+)
+def test_files_as_excel_and_cat_leave_them(name: str, data: bytes, tmp_path: Path) -> None:
+    """Separators that a first line names, quoted headers, UTF-16, byte order marks and headers inside of joined files."""
+    assert texts(read(tmp_path, name, data)) == ["a", "b"]
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """As many files are open as this process may have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    held = [os.dup(0)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(held[0] + 1, 3), hard))
+    try:
+        with suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in held:
+            os.close(descriptor)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.csv", "a.parquet", "a.arrow"])
+def test_too_many_open_files_are_no_damage(name: str, tmp_path: Path) -> None:
+    """Files are opened again and again: what fails then is this process, and no sound input is quarantined for it."""
+    path = tmp_path / name
+    table = pa.table({"text": ["a"]})
+    if name.endswith(".parquet"):
+        pq.write_table(table, path)
+    elif name.endswith(".arrow"):
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+    else:
+        path.write_bytes({"a.jsonl": b'{"text":"a"}\n', "a.csv": b"text\na\n"}.get(name, b"a\n"))
+    config = SourceConfig(path=name)
+    [found] = find_inputs(config, tmp_path)
+    kind = kind_of(path)
+    assert kind is not None
+    work = cut_files(find_files([str(path)], kind), "text", ReadLimits())[0]
+    first = {"parquet": table_rows, "arrow": table_rows, "csv": csv_rows}.get(kind, line_rows)
+    for attempt in (
+        lambda: list(read_input(found, config, ReadLimits())),
+        lambda: fingerprint(path),
+        lambda: find_inputs(SourceConfig(path="."), tmp_path),
+        lambda: list(first(work, Fields(), ReadLimits())),
+    ):
+        with (
+            no_more_files(),
+            pytest.raises(GristmillError, match="too many open files; raise 'ulimit -n'"),
+        ):
+            attempt()
+        attempt()
