@@ -233,7 +233,7 @@ class Site:
             self.write_description("stopping")
         left = end_processes(self.locks, self.output.note)
         for program in (self.worker, self.server):
-            program.stop(1.0)
+            program.stop(10.0)  # has ended already where processes can be found
         close(self.held)
         return left
 

@@ -245,8 +245,8 @@ def _show_status(console: "Console", document: dict[str, Any]) -> None:
     else:
         console.print(f"{state} (pid {document['pid']})")
     table = Table(box=None, header_style="bold")
-    for head in ("process", "pid", "since", "command"):
-        table.add_column(head, no_wrap=head != "command")
+    for head in ("process", "pid", "since", ""):
+        table.add_column(head, no_wrap=bool(head))
     for row in document["processes"]:
         told = row["command"] if row["role"] == "work" else ""
         table.add_row(ROLES[row["role"]], str(row["pid"]), moment(row["since"], None), told)
