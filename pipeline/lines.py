@@ -67,9 +67,8 @@ def split_lines(
 ) -> Iterator[tuple[int, bytes | Problem]]:
     """Yield (number from 1, line without its end) for every line, or a Problem in the place of one.
 
-    Lines end at LF or CR LF (`keep_returns`: at LF alone). A byte order mark before one goes: files that begin with it
-    are joined by whoever writes `cat a b`. One longer than `max_bytes` is skipped up to its end as `too_long`. Memory: one line and
-    one chunk.
+    Lines end at LF or CR LF (`keep_returns`: at LF alone). A byte order mark before one goes: `cat a b` leaves it there.
+    A line longer than `max_bytes` is skipped up to its end as `too_long`. Memory: one line and one chunk.
     """
 
     def whole(line: bytes, num_bytes: int) -> bytes | Problem:
