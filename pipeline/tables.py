@@ -35,7 +35,8 @@ def read_table(
                 yield row
             num_rows += len(batch[0])
     except TableError as error:
-        yield bad_row(uri, error.rule, str(error))
+        hint = "; name the column in the source's `text_field`"
+        yield bad_row(uri, error.rule, f"{error}{hint if error.rule == 'missing_text' else ''}")
     except TABLE_ERRORS as error:
         raise_for_machine(error, uri)
         line = (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -11,7 +11,7 @@ import pytest
 from pipeline.dedup_files import FileDedup, FileDedupResult, dedup_files
 from pipeline.fields import NoField, find_field
 from pipeline.readers import ReadLimits, SourceConfig, find_inputs, read_input
-from pipeline.row_files import Fields, find_files
+from pipeline.row_files import Fields, find_files, kind_of
 from pipeline.row_scratch import Reading
 from pipeline.table_batches import read_columns, read_rows
 from storage.errors import ConfigError, InputError
@@ -40,10 +40,10 @@ def read(path: Path) -> pa.Table:
 
 
 def dedup(paths: list[Path], out: Path, text_field: str = "text") -> FileDedupResult:
-    """`gristmill dedup` of tables."""
+    """`gristmill dedup` of files."""
     return dedup_files(
         FileDedup(
-            files=find_files([str(path) for path in paths], "parquet"),
+            files=find_files([str(path) for path in paths], kind_of(out) or "parquet"),
             out=out,
             rejected=out.with_name("rejected"),
             reading=Reading(fields=Fields(text_field)),
@@ -204,6 +204,26 @@ def test_texts_in_structs(ending: str, tmp_path: Path) -> None:
     assert read(tmp_path / f"out{ending}")["data"].to_pylist() == data[:-1]
     (row,) = documents(tmp_path / f"in{ending}")
     assert "did you mean 'data.text'" in row["detail"]
+
+
+def test_texts_in_objects(tmp_path: Path) -> None:
+    """Lines are read by a dotted name too, and a key that comes twice on the way to it is refused."""
+    lines = [
+        '{"data": {"text": "one of them"}, "text": "a title", "meta": {"license": "CC0"}}',
+        '{"data": {"text": null}}',
+        '{"data": null}',
+        '{"data": {"text": "one"}, "data": {"text": "two"}}',
+        '{"data.text": "another one", "data": 1}',
+    ]
+    (tmp_path / "in.jsonl").write_text("".join(line + "\n" for line in lines))
+    rows = documents(tmp_path / "in.jsonl", text_field="data.text", license_field="meta.license")
+    expected = [None, "missing_text", "missing_text", "duplicate_key", None]
+    assert [row["error"] for row in rows] == expected
+    assert (rows[0]["text"], rows[0]["license"]) == ("one of them", "CC0")
+    assert "got null" in rows[1]["detail"] and "'data', got null" in rows[2]["detail"]
+    result = dedup([tmp_path / "in.jsonl"], tmp_path / "out.jsonl", "data.text")
+    assert (tmp_path / "out.jsonl").read_text().splitlines() == [lines[0], lines[4]]
+    assert result.rejected == 3
 
 
 @pytest.mark.parametrize(
