@@ -175,7 +175,11 @@ def dedup(
     lake: LakeOption = DEFAULT_LAKE,
     text_field: Annotated[
         str | None,
-        typer.Option("--text-field", metavar="NAME", help="Field of the text; default: text."),
+        typer.Option(
+            "--text-field",
+            metavar="NAME",
+            help="Field of the text, such as data.text; default: text.",
+        ),
     ] = None,
     id_field: Annotated[
         str | None,

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 
+from pipeline.fields import NoField, field_or_none, field_path, find_field, type_name
 from pipeline.raw import Problem, ReadLimits, Row, bad_row, document_row
 from pipeline.source_config import SourceConfig, is_domain
 
@@ -133,15 +134,11 @@ def _json_row(line: bytes, where: str, source: SourceConfig) -> Row:
         return record.row(where)
     if not isinstance(record, dict):
         return bad_row(
-            where, "not_an_object", f"expected a JSON object, got {_json_type(record)}", line
+            where, "not_an_object", f"expected a JSON object, got {type_name(record)}", line
         )
-    key = json.dumps(source.text_field).encode()
-    if line.count(key) > 1 and _count_key(line, source.text_field) > 1:
+    if (key := repeated_key(line, record, source.text_field)) is not None:
         return bad_row(
-            where,
-            "duplicate_key",
-            f"expected the field {source.text_field!r} once, got it again",
-            line,
+            where, "duplicate_key", f"expected the field {key!r} once, got it again", line
         )
     return row_from_fields(record, where, source, sample=line)
 
@@ -150,25 +147,20 @@ def row_from_fields(
     record: dict[str, Any], where: str, source: SourceConfig, sample: bytes | str | None = None
 ) -> Row:
     """The row of a record with named fields; `sample` shows it if it is bad."""
-    text = record.get(source.text_field)
-    if text is None:
-        names = ", ".join(str(name)[:40] for name in list(record)[:8]) or "none"
-        return bad_row(
-            where, "missing_text", f"expected the field {source.text_field!r}, got: {names}", sample
-        )
+    try:
+        text = find_field(record, source.text_field)
+    except NoField as error:
+        return bad_row(where, "missing_text", str(error), sample)
     if not isinstance(text, str):
-        return bad_row(
-            where,
-            "wrong_type",
-            f"expected a string in the field {source.text_field!r}, got {_json_type(text)}",
-            sample,
-        )
+        rule = "missing_text" if text is None else "wrong_type"
+        detail = f"expected a string in the field {source.text_field!r}, got {type_name(text)}"
+        return bad_row(where, rule, detail, sample)
     if has_surrogates(text):
         return bad_row(
             where, "lone_surrogate", "expected Unicode text, got half of a surrogate pair", text
         )
-    license_ = record.get(source.license_field) if source.license_field else None
-    domain = record.get(source.domain_field) if source.domain_field else None
+    license_ = field_or_none(record, source.license_field)
+    domain = field_or_none(record, source.domain_field)
     if domain is not None and not (isinstance(domain, str) and is_domain(domain)):
         return bad_row(
             where,
@@ -213,24 +205,27 @@ def _parse_again(line: bytes, first_error: orjson.JSONDecodeError) -> Any:
         return Problem("bad_json", f"expected a JSON object, got: {first_error}", line[:8000])
 
 
-def _count_key(line: bytes, key: str) -> int:
-    """How often the outermost object of a line holds a key."""
+def repeated_key(line: bytes, record: dict[str, Any], name: str) -> str | None:
+    """The first key on the way to a field that its object holds more than once, which a parser does not tell."""
     try:
-        pairs = json.loads(line, object_pairs_hook=lambda pairs: pairs, parse_int=float)
+        steps = field_path(record, name)
+    except NoField:
+        return None
+    # A key that occurs once in the line cannot be there twice; more occurrences may also lie deeper, or in a text.
+    keys = (json.dumps(step, ensure_ascii=False).encode("utf-8", "surrogatepass") for step in steps)
+    if all(line.count(key) == 1 for key in keys):
+        return None
+    try:
+        pairs = json.loads(line, object_pairs_hook=_Pairs, parse_int=float)
     except (ValueError, RecursionError):
-        return 1
-    return sum(name == key for name, _ in pairs)
+        return None
+    for step in steps:
+        values = [value for key, value in pairs if key == step]
+        if len(values) > 1:
+            return step
+        pairs = values[0]
+    return None
 
 
-def _json_type(value: Any) -> str:
-    if value is None:
-        return "null"
-    names = {
-        bool: "a boolean",
-        int: "a number",
-        float: "a number",
-        str: "a string",
-        list: "an array",
-        dict: "an object",
-    }
-    return names.get(type(value), type(value).__name__)
+class _Pairs(list[tuple[str, Any]]):
+    """The keys and values of an object as they stand."""

@@ -20,7 +20,8 @@ import zstandard
 from numpy.typing import NDArray
 
 from pipeline.compression import CHUNK_BYTES, ENDINGS, compression_of, decompress, open_regular
-from pipeline.formats import binary_problem, describe_utf8_error, read_jsonl
+from pipeline.fields import NoField, field_or_none, find_field
+from pipeline.formats import binary_problem, describe_utf8_error, read_jsonl, repeated_key
 from pipeline.lines import to_utf8
 from pipeline.raw import Problem, ReadLimits
 from pipeline.row_files import (
@@ -249,7 +250,7 @@ def _jsonl_rows(block: bytes, fields: Fields, source: SourceConfig) -> Rows:
     lines = block.split(b"\n")[:-1]
     text_field, id_field = fields
     # A key that occurs once cannot be there twice; more occurrences may also lie deeper, or in a text.
-    key = json.dumps(text_field).encode()
+    key, is_path = json.dumps(text_field).encode(), "." in text_field
     rows: list[int] = []
     texts: list[str] = []
     names: list[str | None] = []
@@ -258,10 +259,12 @@ def _jsonl_rows(block: bytes, fields: Fields, source: SourceConfig) -> Rows:
     for i, line in enumerate(lines):
         try:
             record = orjson.loads(line)
-            text = record[text_field]
-            name = record.get(id_field)
-            is_clear = type(text) is str and line.count(key) == 1
-        except (orjson.JSONDecodeError, LookupError, TypeError, AttributeError):
+            text = find_field(record, text_field)
+            name = field_or_none(record, id_field)
+            is_clear = type(text) is str and (
+                repeated_key(line, record, text_field) is None if is_path else line.count(key) == 1
+            )
+        except (orjson.JSONDecodeError, NoField, TypeError):
             is_clear = False
         if not is_clear:
             if not line or line.isspace():
@@ -291,7 +294,7 @@ def _careful(line: bytes, fields: Fields, source: SourceConfig) -> tuple[str, An
     if row.error and row.error != "empty":  # an empty text is a text here
         return Problem(row.error, row.detail or "")
     record = json.loads(line, parse_int=lambda digits: int(digits) if len(digits) < 20 else digits)
-    return record[fields.text], record.get(fields.id)
+    return find_field(record, fields.text), field_or_none(record, fields.id)
 
 
 def _as_json(name: Any) -> str | None:

@@ -52,7 +52,7 @@ class SourceConfig:
     license: str = "unknown"
     """Licence of the texts, where a record does not name its own."""
     text_field: str = "text"
-    """Field or column that holds the text (JSONL, CSV, Parquet, Arrow)."""
+    """Field or column that holds the text (JSONL, CSV, Parquet, Arrow); `data.text` is the field `text` in `data`."""
     license_field: str = "license"
     """Field or column that holds a record's licence, if it is there (JSONL, CSV, Parquet, Arrow)."""
     domain_field: str = ""
