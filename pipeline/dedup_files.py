@@ -38,7 +38,7 @@ from pipeline.row_scratch import (
     read_all,
     read_table,
 )
-from pipeline.row_tables import common_schema, kept_batches, table_writer
+from pipeline.row_targets import TableTarget, kept_batches, table_target, table_writer
 from pipeline.stage import Progress, no_progress
 from storage.disk import Disk
 from storage.errors import BusyError, GristmillError, LakeError
@@ -116,7 +116,8 @@ def dedup_files(
         (executor or Executor()).ready(Lake.open(folder), *folders) as executor,
     ):
         with _timed(seconds, "read"):
-            parts = cut_files(work.files, work.reading.fields.text)
+            target = _table_target(work, folder)
+            parts = cut_files(work.files)
             rows = read_all(parts, work.reading, folder, executor, progress)
         with _timed(seconds, "exact"):
             exact = _exact(work, rows)
@@ -139,7 +140,7 @@ def dedup_files(
         pairs = pairs_of(found, exact, near.removed)
         with _timed(seconds, "write"):
             made = [(folder / "out", work.out)]
-            _write(work, parts, rows, pairs, folder / "out", progress)
+            _write(work, target, parts, rows, pairs, folder / "out", progress)
             if work.pairs is not None:
                 made.append((folder / "pairs", work.pairs))
                 write_pairs(found, pairs, folder / "pairs", work.pairs.suffix.lower())
@@ -227,17 +228,25 @@ def _sign_task(task: tuple[Path, NDArray[np.bool_], DedupConfig]) -> int:
 # --- second reading ----------------------------------------------------------------------------
 
 
+def _table_target(work: FileDedup, folder: Path) -> TableTarget | None:
+    """What OUT is to be, if the files are tables."""
+    tables = [file for file in work.files if file.kind in TABLES]
+    if not tables:
+        return None
+    return table_target(tables, work.out.name, work.reading.fields.text, folder / "tried")
+
+
 def _write(
     work: FileDedup,
+    target: TableTarget | None,
     parts: list[Part],
     rows: ReadRows,
     pairs: pa.Table,
-    target: Path,
+    path: Path,
     progress: Progress,
 ) -> None:
     """Copy the rows that stay to a file in the folder."""
     reading = work.reading
-    tables = [file for file in work.files if file.kind in TABLES]
     total = sum(part.num_bytes for part in parts)
     done = 0
 
@@ -245,15 +254,13 @@ def _write(
         progress("write", done + num_bytes, total, "bytes")
 
     with (
-        table_writer(target, work.out.name, common_schema(tables, reading.fields.text), tables[0])
-        if tables
-        else line_writer(target, work.out.name)
+        table_writer(path, target) if target is not None else line_writer(path, work.out.name)
     ) as write:
         for part, is_kept in zip(parts, _masks(rows, pairs), strict=True):
             tell(0)
             kept = (
-                kept_batches(part, is_kept)
-                if tables
+                kept_batches(part, is_kept, target)
+                if target is not None
                 else kept_lines(part, is_kept, reading.limits, tell)
             )
             for piece in kept:

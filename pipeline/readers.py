@@ -19,7 +19,8 @@ from pipeline.lines import split_lines, to_utf8
 from pipeline.raw import Problem, ReadLimits, Row, bad_row, gather_batches
 from pipeline.source_config import READER_ENDINGS, Reader, SourceConfig, inner_ending
 from pipeline.sources import FoundInput, find_inputs, fingerprint
-from pipeline.tables import read_arrow, read_parquet
+from pipeline.table_batches import Kind
+from pipeline.tables import read_table
 from pipeline.warc import page_row, read_warc
 
 __all__ = ["FoundInput", "ReadLimits", "SourceConfig", "find_inputs", "fingerprint", "read_input"]
@@ -69,7 +70,7 @@ def _file_rows(
     table = _table_reader(source.reader, ending, raw_head)
     if table and not compression:
         file.seek(0)
-        yield from (read_parquet if table == "parquet" else read_arrow)(file, uri, source, limits)
+        yield from read_table(file, table, uri, source, limits)
         return
     # A web archive has a gzip member for each record, so what is damaged costs no more than its record.
     is_archive = source.reader == "warc" or (source.reader == "auto" and ending in _ARCHIVE_ENDINGS)
@@ -148,8 +149,8 @@ def _peek(chunks: Iterator[bytes | Problem]) -> tuple[bytes, Iterator[bytes | Pr
     return head, chain(held, chunks)
 
 
-def _table_reader(reader: Reader, ending: str, head: bytes) -> Reader | None:
-    """The reader of a table, which needs the file and not a stream; None if the file is none."""
+def _table_reader(reader: Reader, ending: str, head: bytes) -> Kind | None:
+    """The kind of a table, which is read from the file and not from a stream; None if the file is none."""
     if reader in ("parquet", "arrow"):
         return reader
     if reader != "auto":

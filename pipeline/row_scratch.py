@@ -5,7 +5,7 @@ Uncompressed, so that later steps map them into memory and a table is held by no
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from pipeline.normalize import content_hash
 from pipeline.raw import ReadLimits
 from pipeline.row_files import TABLES, Fields, Part, RowFile, Rows, Tell, tell_nobody
 from pipeline.row_lines import line_parts, line_rows
-from pipeline.row_tables import common_schema, table_parts, table_rows
+from pipeline.row_tables import table_parts, table_rows
 from pipeline.stage import Progress
 from storage.errors import InputError
 from storage.schema import DOCUMENTS
@@ -92,11 +92,8 @@ class _ReadTask:
     folder: Path
 
 
-def cut_files(files: Sequence[RowFile], text_field: str) -> list[Part]:
-    """Cut files into parts, in order. Raises InputError or ConfigError for files that are not what they should be."""
-    tables = [file for file in files if file.kind in TABLES]
-    if tables:
-        common_schema(tables, text_field)
+def cut_files(files: Sequence[RowFile]) -> list[Part]:
+    """Cut files into parts, in order. Raises InputError for files that are not what they should be."""
     return [
         part
         for file in files
@@ -171,21 +168,12 @@ def _read_task(task: _ReadTask, tell: Tell = tell_nobody) -> tuple[int, dict[str
     """Write the documents of some parts as tables, and their bad rows; give the first part's number and the counts."""
     first_part = task.parts[0][0]
     reading = task.reading
-    tables: list[str] = []
     parts: list[tuple[int, int, str]] = []
-    held: list[tuple[int, int, Rows]] = []
-    begun = num_bytes = text_bytes = 0
-
-    def write_held() -> None:
-        nonlocal num_bytes
-        if held:
-            name = f"{first_part:08}-{len(tables):05}"
-            _write_tables(task, name, held)
-            tables.append(name)
-        held.clear()
-        num_bytes = 0
-
-    with (task.folder / f"{first_part:08}.bad").open("wb") as bad_file:
+    begun = text_bytes = 0
+    with (
+        (task.folder / f"{first_part:08}.bad").open("wb") as bad_file,
+        closing(_Tables(task)) as tables,
+    ):
         for number, part in task.parts:
             found = (
                 table_rows(part, reading.fields, reading.limits)
@@ -201,19 +189,15 @@ def _read_task(task: _ReadTask, tell: Tell = tell_nobody) -> tuple[int, dict[str
                     line = {"part": number, "row": first + bad.row}
                     line |= {"reason": bad.reason, "detail": bad.detail, **_shown(bad.record)}
                     bad_file.write(orjson.dumps(line) + b"\n")
-                if held and num_bytes + rows.texts.nbytes > TABLE_BYTES:
-                    write_held()
                 if rows.rows:
-                    held.append((number, first, rows))
-                    num_bytes += rows.texts.nbytes
+                    tables.add(number, first, rows)
                     text_bytes += pc.sum(pc.binary_length(rows.texts)).as_py()
                 first += rows.count
                 num_documents += len(rows.rows)
             parts.append((first, num_documents, problem))
             begun += part.num_bytes
-    write_held()
     return first_part, {
-        "tables": tables,
+        "tables": tables.names,
         "parts": parts,  # rows, documents and the first problem of each
         "text_bytes": text_bytes,
         "num_bytes": begun,
@@ -228,19 +212,51 @@ def _shown(record: bytes) -> dict[str, Any]:
         return {"record": None, "record_hex": record.hex()}
 
 
-def _write_tables(task: _ReadTask, name: str, held: list[tuple[int, int, Rows]]) -> None:
-    with (
-        new_table(task.folder / f"{name}.documents", DOCUMENTS) as documents,
-        new_table(task.folder / f"{name}.identities", _IDENTITY) as identities,
-    ):
-        begin = num_bytes = 0
-        for end, (_, _, rows) in enumerate(held, start=1):
-            num_bytes += rows.texts.nbytes
-            if num_bytes >= _BATCH_BYTES or end == len(held):
-                batch = _batch(held[begin:end], task.reading.domain)
-                documents.write_batch(batch.select(DOCUMENTS.names).cast(DOCUMENTS))
-                identities.write_batch(batch.select(_IDENTITY.names))
-                begin, num_bytes = end, 0
+class _Tables:
+    """Writes documents as tables of about TABLE_BYTES; of their texts it holds a batch."""
+
+    def __init__(self, task: _ReadTask) -> None:
+        self.names: list[str] = []
+        self._task = task
+        self._held: list[tuple[int, int, Rows]] = []
+        self._held_bytes = self._table_bytes = 0
+        self._files = ExitStack()
+        self._writers: list[tuple[pa.Schema, pa.RecordBatchFileWriter]] = []
+
+    def add(self, part: int, first: int, rows: Rows) -> None:
+        """Take some rows of a part, the first of which has the index `first` in it."""
+        num_bytes = rows.texts.nbytes
+        if self._writers and self._table_bytes + num_bytes > TABLE_BYTES:
+            self.close()
+        if not self._writers:
+            self._open()
+        self._held.append((part, first, rows))
+        self._held_bytes += num_bytes
+        self._table_bytes += num_bytes
+        if self._held_bytes >= _BATCH_BYTES:
+            self._flush()
+
+    def close(self) -> None:
+        """End the table that is being written."""
+        self._flush()
+        self._files.close()
+        self._writers.clear()
+        self._table_bytes = 0
+
+    def _open(self) -> None:
+        name = f"{self._task.parts[0][0]:08}-{len(self.names):05}"
+        self.names.append(name)
+        for ending, schema in (("documents", DOCUMENTS), ("identities", _IDENTITY)):
+            table = new_table(self._task.folder / f"{name}.{ending}", schema)
+            self._writers.append((schema, self._files.enter_context(table)))
+
+    def _flush(self) -> None:
+        if self._held:
+            batch = _batch(self._held, self._task.reading.domain)
+            for schema, writer in self._writers:
+                writer.write_batch(batch.select(schema.names).cast(schema))
+        self._held.clear()
+        self._held_bytes = 0
 
 
 def _batch(held: list[tuple[int, int, Rows]], domain: str) -> pa.RecordBatch:
