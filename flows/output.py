@@ -43,6 +43,10 @@ class Output:
     must_stop: bool = field(default=False, init=False)
     """A signal asked for the stop. Progress looks at it too, because Python drops an exception that a signal happens to
     raise in a callback or in __del__."""
+    stop_notice: str = field(default="", init=False)
+    """What to tell of that at once, for bars to show: a line of its own in their midst would print them twice."""
+    has_bars: bool = field(default=False, init=False)
+    """Bars are on the terminal, and show `stop_notice`."""
 
     def note(self, text: str) -> None:
         """Tell the user something beside the result."""
@@ -171,9 +175,11 @@ def _stop_on_signal(output: Output) -> Iterator[None]:
             )  # every file operation is crash-safe, so this loses nothing
         output.must_stop = True
         name = signal.Signals(number).name
-        with suppress(OSError):  # nobody reads stderr any more
-            # os.write: the signal may have come in the middle of a print, which must not be entered twice
-            os.write(2, f"\n{name}: stopping cleanly (again: at once) ...\n".encode())
+        output.stop_notice = f"{name}: stopping cleanly (again: at once) ..."
+        if not output.has_bars:
+            with suppress(OSError):  # nobody reads stderr any more
+                # os.write: the signal may have come in the middle of a print, which must not be entered twice
+                os.write(2, f"\n{output.stop_notice}\n".encode())
         raise KeyboardInterrupt
 
     numbers = [signal.SIGINT, signal.SIGTERM]

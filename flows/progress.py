@@ -6,7 +6,7 @@ Both are a `pipeline.stage.Progress`: called with stage, done, total and unit, a
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -35,9 +35,13 @@ def show_progress(output: Output) -> Iterator["Progress"]:
     if output.quiet:
         yield _stopping(output, _silent)
     elif sys.stderr.isatty():
-        bars = _bars()
+        bars = _bars(output)
         with bars:
-            yield _stopping(output, BarProgress(bars))
+            output.has_bars = True
+            try:
+                yield _stopping(output, BarProgress(bars))
+            finally:
+                output.has_bars = False
     else:
         lines = LineProgress(lambda line: say(line, sys.stderr))
         try:
@@ -72,8 +76,9 @@ class BarProgress:
         self._bars.update(self._tasks[stage], completed=done, total=total, unit=unit)
 
 
-def _bars() -> "Bars":
+def _bars(output: Output) -> "Bars":
     # late: rich costs 80 ms, and most commands are done before a bar would be seen
+    from rich.console import RenderableType
     from rich.progress import (
         BarColumn,
         Progress,
@@ -95,7 +100,15 @@ def _bars() -> "Bars":
             speed = task.finished_speed or task.speed
             return Text(f"{amount}  {_rate(speed, unit)}" if speed else amount)
 
-    return Progress(
+    class StoppableBars(Progress):
+        """Bars, and below them that they are about to stop."""
+
+        def get_renderables(self) -> Iterable[RenderableType]:
+            yield from super().get_renderables()
+            if output.stop_notice:
+                yield Text(output.stop_notice)
+
+    return StoppableBars(
         SpinnerColumn(
             finished_text=" "
         ),  # moves while a stage of few large tasks has nothing to tell

@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -174,8 +174,10 @@ def _map_in_processes(
         initializer=_start_worker,
         initargs=(held,),
     ) as pool:
-        futures = [pool.submit(function, item) for item in items]
+        futures: list[Future[Result]] = []
         try:
+            with _interrupts_held():
+                futures += [pool.submit(function, item) for item in items]
             for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool as error:
@@ -187,6 +189,19 @@ def _map_in_processes(
         finally:
             for future in futures:
                 future.cancel()
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Processes that are started in the block never see Ctrl-C, not even while they import; this one does, after it.
+
+    A terminal sends it to all of them, and the fork server would answer with the traceback of an import.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(held: Path | None) -> None:

@@ -83,3 +83,23 @@ def wait_until(is_true, seconds: float = 30.0) -> None:
     while not is_true():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.05)
+
+
+def blocked_signals(process: str) -> int:
+    """Mask of the signals that a process has blocked."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("SigBlk")), 16)
+
+
+def blocked_in_worker_and_its_parent(_: int) -> list[int]:
+    return [blocked_signals(str(process)) for process in (os.getpid(), os.getppid())]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_ctrl_c_reaches_no_worker() -> None:
+    """A terminal sends it to all processes; only this one answers, or an import would print its traceback."""
+    before = blocked_signals("self")
+    interrupt = 1 << (signal.SIGINT - 1)
+    masks = list(Executor(workers=2).map(blocked_in_worker_and_its_parent, range(2)))
+    assert all(mask & interrupt for pair in masks for mask in pair)
+    assert blocked_signals("self") == before
