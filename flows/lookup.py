@@ -9,6 +9,7 @@ from flows.output import Output
 from flows.runs import is_run, newest_run, run_in_folder
 from flows.tables import domains_table, funnel_table, gates_table, rules_table, totals
 from pipeline.display import moment, size, visible
+from pipeline.domain_notes import domain_notes
 from pipeline.recall_view import guard_in_words, in_words
 from storage.catalog import list_corpora, read_manifest, resolve, versions
 from storage.errors import ConfigError, InputError, NotFoundError
@@ -104,6 +105,7 @@ def describe(manifest: Manifest) -> dict[str, Any]:
         "tokenizer": manifest.tokenizer,
         "commit": dict(manifest.commit),
         "summary": manifest.summary,
+        "notes": domain_notes(manifest),
     }
 
 
@@ -133,7 +135,7 @@ def _show(console: "Console", manifest: Manifest) -> None:
         if told:
             console.print()
             console.print(visible(told), soft_wrap=True)
-    for note in manifest.summary.get("notes", []):
+    for note in domain_notes(manifest):
         console.print(f"note: {note}", soft_wrap=True)
 
 
