@@ -4,6 +4,8 @@
 (together 4 s) are imported by the modules that the commands import inside their bodies, marked "late".
 """
 
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -640,7 +642,18 @@ def doctor(
 
 def main() -> None:
     """Entry point of `gristmill`."""
+    _speak_utf8()
     app()
+
+
+def _speak_utf8() -> None:
+    """Start again in Python's UTF-8 mode under a locale of another encoding, so that it decides no name and no text.
+
+    Processes that are started from here inherit the mode.
+    """
+    if sys.getfilesystemencoding() != "utf-8" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 if __name__ == "__main__":

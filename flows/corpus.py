@@ -16,7 +16,6 @@ from flows import events
 from flows.artifacts import card_key, publish_card
 from flows.card import snapshot_card
 from flows.changes import recipe_changes
-from flows.config import Recipe
 from flows.deadline import deadline
 from flows.executors import chosen_executor
 from flows.lineage import lineage
@@ -26,7 +25,7 @@ from flows.report import read_rejects
 from flows.results import build_document, build_sentence
 from flows.states import Quarantined, begun, end_state, rename_run
 from flows.watch import BuildWatch, show_logs
-from pipeline.build import BuildResult, build
+from pipeline.build import BuildConfig, BuildResult, build, with_canonical_paths
 from pipeline.display import number
 from pipeline.gates import override
 from storage.catalog import read_manifest, resolve, versions
@@ -65,7 +64,7 @@ def _build(corpus: Corpus, effort: Effort) -> dict[str, Any]:
             deadline(effort.timeout_hours or recipe.limits.build_hours, f"building '{name}'"),
             chosen_executor(effort.workers).ready(lake, root) as executor,
         ):
-            _tell_changes(lake, recipe)
+            _tell_changes(lake, with_canonical_paths(recipe.build, root))
             watch = BuildWatch(lake, name)
             result = build(
                 recipe.build,
@@ -163,13 +162,13 @@ def _parent(lake: Lake, manifest: Manifest) -> Manifest | None:
     return None
 
 
-def _tell_changes(lake: Lake, recipe: Recipe) -> None:
+def _tell_changes(lake: Lake, recipe: BuildConfig) -> None:
     """Log what is different in the recipe since the newest snapshot, so that nobody wonders later."""
-    found = versions(lake, recipe.build.name)
+    found = versions(lake, recipe.name)
     if not found:
         return
-    newest = read_manifest(lake, recipe.build.name, found[-1])
-    changes = recipe_changes(newest.recipe, json.loads(json.dumps(asdict(recipe.build))))
+    newest = read_manifest(lake, recipe.name, found[-1])
+    changes = recipe_changes(newest.recipe, json.loads(json.dumps(asdict(recipe))))
     if changes:
         lines = "\n".join(changes)
         get_run_logger().info(f"the recipe has changed since {newest.ref}:\n{lines}")

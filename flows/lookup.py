@@ -16,6 +16,7 @@ from flows.tables import (
     totals,
 )
 from pipeline.display import size
+from pipeline.domain_notes import domain_notes
 from pipeline.recall_view import guard_in_words, in_words
 from pipeline.skipped import in_summary
 from storage.catalog import list_corpora, read_manifest, resolve, versions
@@ -113,6 +114,7 @@ def describe(manifest: Manifest) -> dict[str, Any]:
         "tokenizer": manifest.tokenizer,
         "commit": dict(manifest.commit),
         "summary": manifest.summary,
+        "notes": domain_notes(manifest),
     }
 
 
@@ -143,7 +145,7 @@ def _show(console: "Console", manifest: Manifest) -> None:
         if told:
             console.print()
             console.print(told, soft_wrap=True)
-    for note in manifest.summary.get("notes", []):
+    for note in domain_notes(manifest):
         console.print(f"note: {note}", soft_wrap=True)
 
 

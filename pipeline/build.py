@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import blake2b, sha256
 from importlib.metadata import version as package_version
@@ -20,6 +20,7 @@ from pipeline import curate, ingest, publish, skipped
 from pipeline.decontaminate import DecontaminateConfig
 from pipeline.dedup import DedupConfig
 from pipeline.display import counts_in_words, plural, size
+from pipeline.domain_notes import domain_notes
 from pipeline.executor import Executor
 from pipeline.figures import bytes_per_token
 from pipeline.filters import QualityConfig
@@ -86,6 +87,8 @@ class Plan:
     version: int
     build_id: str
     recipe_fingerprint: str
+    evaluation_sets: tuple[str, ...]
+    """Fingerprints of the recipe's evaluation sets."""
     parent: Snapshot | None
     inputs: tuple[NewInput, ...]
     workspace: Workspace
@@ -218,6 +221,7 @@ def build(
     notes = [note] if note and plan.parent is None else []
     notes += _displacements(manifest)
     notes += skipped.warnings(skipped.in_summary(manifest.summary))
+    notes += domain_notes(manifest)
     if changed:
         notes.append(ingest.changed_in_words(changed))
     return _result(
@@ -243,7 +247,8 @@ def make_plan(config: BuildConfig, lake: Lake, root: Path) -> Plan:
     ]
     known = _uris_by_content(parent)
     new = tuple(item for item in found if not _is_known(item, known))
-    recipe = recipe_fingerprint(config, root)
+    sets = tuple(fingerprint(root / path) for path in config.decontaminate.sets)
+    recipe = recipe_fingerprint(config, sets)
     what = {
         "recipe": recipe,
         "parent": parent.hash if parent else "",
@@ -266,6 +271,7 @@ def make_plan(config: BuildConfig, lake: Lake, root: Path) -> Plan:
         version=max(numbers, default=0) + 1,
         build_id=build_id,
         recipe_fingerprint=recipe,
+        evaluation_sets=sets,
         parent=parent,
         inputs=new,
         workspace=Workspace(lake, f"{folder}/work/{build_id}", f"{folder}/data/{build_id}"),
@@ -286,10 +292,9 @@ def with_canonical_paths(config: BuildConfig, root: Path) -> BuildConfig:
     )
 
 
-def recipe_fingerprint(config: BuildConfig, root: Path) -> str:
-    """Names everything in a recipe that decides what is kept, with the content of its evaluation sets."""
-    sets = [fingerprint(root / path) for path in config.decontaminate.sets]
-    return _digest({"config": asdict(config), "sets": sets})
+def recipe_fingerprint(config: BuildConfig, sets: Sequence[str]) -> str:
+    """Names everything in a recipe that decides what is kept, with the fingerprints of its evaluation sets."""
+    return _digest({"config": asdict(config), "sets": list(sets)})
 
 
 def make_manifest(plan: Plan, start: float) -> Manifest:
@@ -488,6 +493,7 @@ def _filters(plan: Plan) -> curate.Filters:
         config.pii,
         config.decontaminate,
         plan.root,
+        plan.evaluation_sets,
     )
 
 

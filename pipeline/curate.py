@@ -44,6 +44,8 @@ class Filters:
     decontaminate: DecontaminateConfig
     root: Path
     """Folder of the recipe: paths of evaluation sets are relative to it."""
+    evaluation_sets: tuple[str, ...] = ()
+    """Fingerprints of the evaluation sets, in the recipe's order; empty: they are taken as they are."""
 
 
 def filter_documents(
@@ -133,7 +135,7 @@ def _judge(
         batch = _with_column(batch, "toxicity", score_toxicity(batch))
         apply("toxicity", judge_toxicity(batch, filters.toxicity))
     if filters.decontaminate.sets:
-        index = _eval_index(filters.decontaminate, filters.root)
+        index = _eval_index(filters.decontaminate, filters.root, filters.evaluation_sets)
         apply("decontaminate", judge_contamination(batch, index, filters.decontaminate))
     if filters.pii.enabled:
         batch = redact_pii(batch, filters.pii, stats)
@@ -145,9 +147,11 @@ def _judge(
 
 
 @lru_cache(maxsize=1)
-def _eval_index(config: DecontaminateConfig, root: Path) -> EvalIndex:
+def _eval_index(
+    config: DecontaminateConfig, root: Path, fingerprints: tuple[str, ...]
+) -> EvalIndex:
     """The index is built once a process; the recipe's fingerprint holds the content of the sets."""
-    return build_eval_index(config, root)
+    return build_eval_index(config, root, fingerprints)
 
 
 def _with_column(batch: pa.RecordBatch, name: str, values: pa.Array) -> pa.RecordBatch:

@@ -11,8 +11,9 @@ plays, verse, novels, science, code and chat nothing was taken for one of them.
 import json
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -75,15 +76,20 @@ class EvalIndex:
     """The words of each item shorter than an n-gram, joined by spaces, and its number."""
 
 
-def build_eval_index(config: DecontaminateConfig, root: Path) -> EvalIndex:
-    """Read the evaluation sets. Raises InputError for a file that is missing, damaged or holds no item."""
+def build_eval_index(
+    config: DecontaminateConfig, root: Path, fingerprints: Sequence[str] = ()
+) -> EvalIndex:
+    """Read the evaluation sets; given their `fingerprints`, no others.
+
+    Raises InputError for a file that is missing, damaged, changed or holds no item.
+    """
     items: list[str] = []
     vocabulary: dict[str, int] = {}
     short: dict[str, int] = {}
     hashes: list[npt.NDArray[np.uint64]] = []
-    for path in config.sets:
+    for path, fingerprint in zip_longest(config.sets, fingerprints, fillvalue=""):
         before = len(items)
-        for name, text in _read_items(root / path, path):
+        for name, text in _read_items(root / path, path, fingerprint):
             words = TOKEN.findall(unicodedata.normalize("NFC", text).lower())
             if len(words) < config.min_item_words:
                 continue
@@ -167,9 +173,9 @@ def _item_hashes(words: list[str], numbers: list[int], n: int) -> npt.NDArray[np
     return np.unique(run_hashes(np.array(numbers, np.int64), n)[has_text])
 
 
-def _read_items(path: Path, shown: str) -> Iterator[tuple[str, str]]:
+def _read_items(path: Path, shown: str, fingerprint: str) -> Iterator[tuple[str, str]]:
     """Name and text of each item of an evaluation set."""
-    text = _read_text(path)
+    text = _read_text(path, fingerprint)
     if {".jsonl", ".ndjson", ".json"}.isdisjoint(path.suffixes):
         for number, paragraph in enumerate(text.split("\n\n"), 1):
             yield f"{shown}#{number}", paragraph
@@ -186,7 +192,7 @@ def _read_items(path: Path, shown: str) -> Iterator[tuple[str, str]]:
                 yield f"{shown}:{number} {field}".rstrip(), value
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path, fingerprint: str) -> str:
     parts: list[bytes] = []
     try:
         with open_regular(path) as file:
@@ -195,6 +201,11 @@ def _read_text(path: Path) -> str:
                 if isinstance(piece, Problem):
                     raise InputError(f"decontaminate.sets: {path}: {piece.detail}")
                 parts.append(piece)
+            if fingerprint and file.fingerprint() != fingerprint:
+                raise InputError(
+                    f"decontaminate.sets: {path}: expected a file that stays as it is, but it changed during the build; "
+                    "nothing was published, run the same command again"
+                )
         return b"".join(parts).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise_for_machine(error, path)

@@ -161,7 +161,13 @@ def _matches(pattern: str, kind: Kind) -> list[Path]:
 
 def _stamp(path: Path) -> tuple[int, ...]:
     status = path.stat()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )
 
 
 def check_unchanged(file: RowFile) -> None:

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -141,15 +141,26 @@ class Manifest:
 
     def hash(self) -> str:
         """BLAKE2b-256 (64 hex digits) of everything but `commit` and the shards' sizes and file checksums."""
-        body = asdict(self)
+        return self._hash
+
+    @functools.cached_property
+    def _hash(self) -> str:
+        body = self._body()
         del body["commit"]
         for shard in body["shards"]:
             del shard["num_bytes"], shard["checksum"]
         return hashlib.blake2b(_canonical(body), digest_size=32).hexdigest()
 
+    def _body(self) -> dict[str, Any]:
+        """The fields; shards and inputs as dicts of their own, without the copy of each value that `asdict` makes."""
+        body = {item.name: getattr(self, item.name) for item in fields(self)}
+        return body | {
+            name: [vars(item).copy() for item in body[name]] for name in ("shards", "inputs")
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain JSON values, with `hash`."""
-        return _plain(asdict(self), self.ref) | {"hash": self.hash()}
+        return _plain(self._body(), self.ref) | {"hash": self.hash()}
 
     def to_json(self) -> bytes:
         """The file's bytes: canonical JSON with `hash`, and a `checksum` over all the rest."""
