@@ -27,6 +27,7 @@ from pipeline.executor import Executor
 from storage.catalog import resolve
 from storage.errors import BusyError, ConfigError, GateError, NotFoundError
 from storage.lake import Lake
+from storage.published import after_publishing
 from storage.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -101,15 +102,18 @@ def run_recipe(
     trained = _train(output, recipe, location, built["snapshot"], None, workers, overrides, flow)
     from flows.report import write_report  # late: jinja2 and the charts, only at the end
 
-    lake = Lake.open(location)
-    report = lake.where(write_report(lake, resolve(lake, built["snapshot"]), trained["run"]))
+    lake, report = Lake.open(location), None
+    remedy = f"'gristmill inspect {built['snapshot']} --report FILE' writes it"
+    with after_publishing("writing the report", remedy):
+        report = lake.where(write_report(lake, resolve(lake, built["snapshot"]), trained["run"]))
     document = {"build": built, "train": trained, "report": report}
 
     def show(console: "Console") -> None:
         _show_build(console, location, built)
         console.print()
         _show_train(console, trained)
-        console.print(f"\nreport: {report}", soft_wrap=True)
+        if report is not None:
+            console.print(f"\nreport: {report}", soft_wrap=True)
 
     output.result(document, show)
 
@@ -155,10 +159,10 @@ def _show_build(console: "Console", location: str, document: Document) -> None:
     console.print(build_sentence(document), soft_wrap=True)
     console.print(f"hash {document['hash']}")
     if document["status"] != "unchanged":
-        console.print()
-        console.print(
-            funnel_table(resolve(Lake.open(location), document["snapshot"]).manifest.funnel)
-        )
+        with after_publishing("reading the funnel back"):
+            found = resolve(Lake.open(location), document["snapshot"])
+            console.print()
+            console.print(funnel_table(found.manifest.funnel))
 
 
 def _check_promoted(document: Document) -> None:

@@ -37,7 +37,14 @@ from storage.catalog import read_manifest, versions
 from storage.errors import ConfigError, InputError, SourceGoneError
 from storage.lake import Lake
 from storage.schema import FATES_IN_ORDER
-from storage.snapshot import Input, Manifest, Snapshot, check_name, commit_snapshot
+from storage.snapshot import (
+    Input,
+    Manifest,
+    Snapshot,
+    check_name,
+    commit_snapshot,
+    manifest_path,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -207,7 +214,7 @@ def build(
             )
             logger.info("%s: %s", stage.title, counts_in_words(counts))
         manifest = commit_snapshot(lake, make_manifest(plan, start))
-        lake.delete_prefix(f"{plan.workspace.work}/")
+        plan.workspace.remove()
     note = manifest.summary["tokenizer"]["note"]
     notes = [note] if note and plan.parent is None else []
     notes += _displacements(manifest)
@@ -225,6 +232,8 @@ def make_plan(config: BuildConfig, lake: Lake, root: Path) -> Plan:
         if manifest.status == "promoted":
             parent = Snapshot(lake, manifest)
             check_published(parent, config.dedup)
+            # Its name may not have reached the disk when it was published; what follows stands on it.
+            lake.sync_names([manifest_path(config.name, number)])
             break
     consumed = (
         {(item.source, item.uri, item.fingerprint) for item in parent.manifest.inputs}

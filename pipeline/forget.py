@@ -134,7 +134,7 @@ def forget(
     restored = workspace.records("fates")[0]["restored"]
     before_commit(plan, manifest, restored)
     manifest = commit_snapshot(workspace.lake, manifest)
-    workspace.lake.delete_prefix(f"{workspace.work}/")
+    workspace.remove()
     return Forgotten(manifest=manifest, restored=restored)
 
 

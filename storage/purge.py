@@ -28,6 +28,7 @@ from storage.catalog import (
     versions,
 )
 from storage.lake import Entry, Lake
+from storage.published import after_publishing
 from storage.schema import HIDES
 from storage.shard import Shard, verified_file, write_shard
 from storage.snapshot import Manifest, Snapshot, commit_snapshot, manifest_path
@@ -144,15 +145,29 @@ def _leftover(lake: Lake, name: str) -> list[Entry]:
 def purge(plan: PurgePlan, *, progress: Progress | None = None) -> tuple[Manifest, list[Entry]]:
     """Carry it out; the caller holds the corpus's build lock. Returns the snapshot that stays and the files removed.
 
+    What `publish_purged` and then `drop_older` do.
+    """
+    stays = publish_purged(plan, progress=progress)
+    return stays, drop_older(plan, stays)
+
+
+def publish_purged(plan: PurgePlan, *, progress: Progress | None = None) -> Manifest:
+    """Publish the newest snapshot without the forgotten rows, if it holds any; returns the snapshot that stays.
+
     A training run on a snapshot that goes must not be at work, and no file that stays may be damaged: BusyError or
     CorruptError is raised before anything is touched.
     """
-    lake, newest = plan.newest.lake, plan.newest.manifest
+    lake = plan.newest.lake
     for run, _ in plan.runs:
         with lake.lock(f"run-{run}", doing=f"purging what run '{run}' trains on"):
             pass
     _check_sound(plan.newest)
-    stays = _rewrite(plan, progress) if plan.rewrite else newest
+    return _rewrite(plan, progress) if plan.rewrite else plan.newest.manifest
+
+
+def drop_older(plan: PurgePlan, stays: Manifest) -> list[Entry]:
+    """Drop the versions with forgotten rows in favour of the one that stays; returns the files removed."""
+    lake, newest = plan.newest.lake, plan.newest.manifest
     removed = []
     if plan.drop:
         # Files of builds that did not end may hold the texts as they were read.
@@ -160,10 +175,11 @@ def purge(plan: PurgePlan, *, progress: Progress | None = None) -> tuple[Manifes
         delete_entries(lake, removed)
     for version in plan.drop:
         _drop(lake, read_manifest(lake, newest.name, version), stays)
-    lake.delete_downloads()
+    with after_publishing("removing downloads", f"remove {lake.cache}"):
+        lake.delete_downloads()
     leftover = _leftover(lake, newest.name)
     delete_entries(lake, leftover)
-    return stays, removed + leftover
+    return removed + leftover
 
 
 def _check_sound(snapshot: Snapshot) -> None:
