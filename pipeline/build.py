@@ -33,8 +33,9 @@ from pipeline.shards import SplitConfig
 from pipeline.stage import Progress, Workspace, no_progress
 from pipeline.tokenizer import TokenizerConfig
 from pipeline.toxicity import ToxicityConfig
-from storage.catalog import read_manifest, versions
+from storage.catalog import next_version, read_manifest, versions
 from storage.errors import ConfigError, InputError, SourceGoneError
+from storage.fence import build_folder, explains_collection, folder_of
 from storage.lake import Lake
 from storage.schema import FATES_IN_ORDER
 from storage.snapshot import (
@@ -208,12 +209,13 @@ def build(
         finished = _already_done(plan)
         if finished is not None:
             return finished
-        for stage in STAGES:
-            counts = run_stage(
-                stage, lambda stage=stage: stage.run(plan, executor or Executor(), progress)
-            )
-            logger.info("%s: %s", stage.title, counts_in_words(counts))
-        manifest = commit_snapshot(lake, make_manifest(plan, start))
+        with explains_collection(lake, config.name, folder_of(f"{plan.workspace.work}/")):
+            for stage in STAGES:
+                counts = run_stage(
+                    stage, lambda stage=stage: stage.run(plan, executor or Executor(), progress)
+                )
+                logger.info("%s: %s", stage.title, counts_in_words(counts))
+            manifest = commit_snapshot(lake, make_manifest(plan, start))
         plan.workspace.remove()
     note = manifest.summary["tokenizer"]["note"]
     notes = [note] if note and plan.parent is None else []
@@ -266,16 +268,16 @@ def make_plan(config: BuildConfig, lake: Lake, root: Path) -> Plan:
         size(sum(item.found.num_bytes for item in new)),
         parent.ref if parent else "nothing",
     )
-    folder = f"corpora/{config.name}"
+    corpus, folder = f"corpora/{config.name}", build_folder(lake, config.name, build_id)
     return Plan(
         config=config,
         root=root,
-        version=max(numbers, default=0) + 1,
+        version=next_version(lake, config.name),
         build_id=build_id,
         recipe_fingerprint=recipe,
         parent=parent,
         inputs=new,
-        workspace=Workspace(lake, f"{folder}/work/{build_id}", f"{folder}/data/{build_id}"),
+        workspace=Workspace(lake, f"{corpus}/work/{folder}", f"{corpus}/data/{folder}"),
     )
 
 
