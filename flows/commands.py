@@ -28,6 +28,7 @@ from pipeline.skipped import in_summary, in_words
 from storage.catalog import resolve
 from storage.errors import BusyError, ConfigError, GateError, NotFoundError
 from storage.lake import Lake
+from storage.published import after_publishing
 from storage.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -102,15 +103,18 @@ def run_recipe(
     trained = _train(output, recipe, location, built["snapshot"], None, workers, overrides, flow)
     from flows.report import write_report  # late: jinja2 and the charts, only at the end
 
-    lake = Lake.open(location)
-    report = lake.where(write_report(lake, resolve(lake, built["snapshot"]), trained["run"]))
+    lake, report = Lake.open(location), None
+    remedy = f"'gristmill inspect {built['snapshot']} --report FILE' writes it"
+    with after_publishing("writing the report", remedy):
+        report = lake.where(write_report(lake, resolve(lake, built["snapshot"]), trained["run"]))
     document = {"build": built, "train": trained, "report": report}
 
     def show(console: "Console") -> None:
         _show_build(console, location, built)
         console.print()
         _show_train(console, trained)
-        console.print(f"\nreport: {report}", soft_wrap=True)
+        if report is not None:
+            console.print(f"\nreport: {report}", soft_wrap=True)
 
     output.result(document, show)
 
@@ -157,13 +161,14 @@ def _show_build(console: "Console", location: str, document: Document) -> None:
     console.print(build_sentence(document), soft_wrap=True)
     console.print(f"hash {document['hash']}")
     if document["status"] != "unchanged":
-        manifest = resolve(Lake.open(location), document["snapshot"]).manifest
-        console.print()
-        console.print(funnel_table(manifest.funnel))
-        if skips := in_words(in_summary(manifest.summary)):
-            console.print(
-                f"{skips}; 'gristmill inspect {manifest.ref}' shows examples", soft_wrap=True
-            )
+        with after_publishing("reading the funnel back"):
+            manifest = resolve(Lake.open(location), document["snapshot"]).manifest
+            console.print()
+            console.print(funnel_table(manifest.funnel))
+            if skips := in_words(in_summary(manifest.summary)):
+                console.print(
+                    f"{skips}; 'gristmill inspect {manifest.ref}' shows examples", soft_wrap=True
+                )
 
 
 def _check_promoted(document: Document) -> None:

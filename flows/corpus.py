@@ -31,6 +31,7 @@ from pipeline.gates import override
 from storage.catalog import read_manifest, resolve, versions
 from storage.errors import GristmillError, OutOfTime, SourceGoneError
 from storage.lake import Lake
+from storage.published import after_publishing
 from storage.snapshot import Manifest, Snapshot
 
 
@@ -77,7 +78,8 @@ def _build(corpus: Corpus, effort: Effort) -> dict[str, Any]:
             level = logging.WARNING if result.status == "quarantined" else logging.INFO
             for note in result.notes:
                 get_run_logger().log(level, note)
-            _announce(lake, corpus.recipe, result)
+            with after_publishing(f"telling of {result.snapshot}", events.SENT_AGAIN):
+                _announce(lake, corpus.recipe, result)
     except GristmillError as error:
         if isinstance(error, SourceGoneError):
             _announce_gone(lake, corpus.recipe, name, error)
@@ -119,7 +121,8 @@ def _announce(lake: Lake, recipe: str, result: BuildResult) -> None:
             recipe_changes=recipe_changes(parent.recipe, manifest.recipe) if parent else [],
         )
         description = f"{manifest.ref}: {manifest.status}"
-        publish_card(lake, card_key("corpus-card", manifest.name), text, description, card)
+        with after_publishing("writing the data card"):  # the event comes all the same
+            publish_card(lake, card_key("corpus-card", manifest.name), text, description, card)
     is_promoted = manifest.status == "promoted"
     event = events.SNAPSHOT_PROMOTED if is_promoted else events.SNAPSHOT_QUARANTINED
     payload = {

@@ -14,6 +14,7 @@ from prefect.client.orchestration import get_client
 
 from storage.errors import GristmillError
 from storage.lake import Lake
+from storage.published import after_publishing
 
 SNAPSHOT_PROMOTED = "gristmill.snapshot.promoted"
 """A snapshot with new content passed its gates; subject: its hash. Training on fresh snapshots waits for it."""
@@ -27,6 +28,9 @@ RELEASE_PROMOTED = "gristmill.release.promoted"
 """A trained model became the corpus's release; subject: the release's number and run."""
 RELEASE_REFUSED = "gristmill.release.refused"
 """A trained model was worse than the release before it; subject: the run's name and hash."""
+
+SENT_AGAIN = "'gristmill up' sends what is missing again"
+"""What to do about an event that the server did not take."""
 
 
 def resource_id(event: str, corpus: str) -> str:
@@ -78,9 +82,12 @@ def send(
     except (httpx.HTTPError, OSError) as error:
         raise GristmillError(
             f"{event} of {corpus}: the Prefect server did not take it ({type(error).__name__}: {error}); "
-            "the lake is as it should be, and 'gristmill up' sends the event again"
+            f"the lake is as it should be, and {SENT_AGAIN}"
         ) from error
-    lake.write_bytes(_record(corpus, name), json.dumps(body, indent=1, sort_keys=True).encode())
+    with after_publishing(
+        "noting that the event was sent", "it is sent once more, with the same id"
+    ):
+        lake.write_bytes(_record(corpus, name), json.dumps(body, indent=1, sort_keys=True).encode())
     return True
 
 

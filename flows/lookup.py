@@ -145,7 +145,7 @@ def _show(console: "Console", manifest: Manifest) -> None:
         if told:
             console.print()
             console.print(told, soft_wrap=True)
-    for note in domain_notes(manifest):
+    for note in [*manifest.summary.get("notes", []), *domain_notes(manifest)]:
         console.print(f"note: {note}", soft_wrap=True)
 
 

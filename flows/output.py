@@ -5,6 +5,7 @@
 
 import io
 import json
+import logging
 import os
 import shlex
 import signal
@@ -18,6 +19,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pipeline.display import INVISIBLE, visible
+from storage import published
 from storage.errors import GristmillError, Interrupted
 from storage.redaction import without_secrets
 
@@ -151,7 +153,7 @@ def command(
         raise SystemExit(2)
     output = Output(as_json=as_json, verbose=verbose, quiet=quiet)
     try:
-        with _stop_on_signal(output):
+        with _stop_on_signal(output), _troubles_on_stderr():
             yield output
     except _NobodyReads:
         raise SystemExit(0) from None
@@ -159,6 +161,22 @@ def command(
         if output.must_stop and not isinstance(error, Interrupted):
             error = Interrupted(_STOPPED).with_traceback(error.__traceback__)
         raise SystemExit(_report(output, error)) from None
+
+
+class _OnStderr(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"note: {record.getMessage()}", sys.stderr)
+
+
+@contextmanager
+def _troubles_on_stderr() -> Iterator[None]:
+    """Print what went wrong after a result was published, with -q too: it is an error, only not the command's."""
+    handler = _OnStderr(logging.WARNING)
+    published.logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        published.logger.removeHandler(handler)
 
 
 @contextmanager

@@ -9,21 +9,19 @@ from pipeline.display import plural
 from storage.catalog import list_corpora
 from storage.errors import ConfigError, Interrupted
 from storage.lake import Entry, Lake
-from storage.purge import PurgePlan, plan_purge, purge
+from storage.purge import PurgePlan, drop_older, plan_purge, publish_purged
 
 Row = dict[str, Any]
 
 
 def purge_lake(
-    output: Output, lake: Lake, *, dry_run: bool, yes: bool
-) -> tuple[list[Row], list[Entry]]:
-    """Purge every corpus of a lake that has forgotten something; returns what was done, and the files removed.
+    output: Output, lake: Lake, rows: list[Row], removed: list[Entry], *, dry_run: bool, yes: bool
+) -> None:
+    """Purge every corpus of a lake that has forgotten something; adds what was done, and the files removed.
 
-    A dry run returns what would be. Raises ConfigError where it would have to ask and nobody can answer, Interrupted
-    on a no.
+    A dry run adds what would be. Raises ConfigError where it would have to ask and nobody can answer, Interrupted
+    on a no. If it fails after it has published a snapshot, the last row says so (`is_complete` false).
     """
-    rows: list[Row] = []
-    removed: list[Entry] = []
     for name in list_corpora(lake):
         if dry_run:
             plan = plan_purge(lake, name)
@@ -38,16 +36,19 @@ def purge_lake(
             if not yes:
                 _ask(output, _row(plan))
             with show_progress(output) as progress:
-                stays, files = purge(plan, progress=progress)
+                stays = publish_purged(plan, progress=progress)
             rows.append(_row(plan) | {"in_their_place": stays.ref, "hash": stays.hash()})
-            removed += files
-    return rows, removed
+            rows[-1]["is_complete"] = False
+            removed += drop_older(plan, stays)
+            rows[-1]["is_complete"] = True
 
 
 def purge_lines(row: Row, *, dry_run: bool) -> list[str]:
     """What purging a corpus does, or would do, for people."""
     dropped = ", ".join(row["dropped"]) or "no snapshot"
     verb = "would drop" if dry_run else "dropped"
+    if not row.get("is_complete", True):
+        verb = "has not finished to drop"
     lines = [f"{row['corpus']}: {verb} {dropped}, where forgotten documents lie"]
     if row["rewritten"]:
         what = plural(row["rewritten"], "shard")

@@ -27,6 +27,7 @@ from flows.steps import RETRY_DELAYS_S, step
 from model.records import begun_run, read_object
 from storage.catalog import resolve
 from storage.lake import Lake
+from storage.published import after_publishing
 from storage.snapshot import Snapshot
 
 
@@ -65,7 +66,8 @@ def _evaluate(corpus: Corpus, release: Release, effort: Effort) -> Verdict:
             if verdict["verdict"] == "promoted":
                 number = former["release"] + 1 if former else 1
                 verdict = commit_release(lake, verdict, number)
-        _tell(lake, corpus.recipe, verdict)
+        with after_publishing(f"telling of the verdict on {run}", "running the same again does it"):
+            _tell(lake, corpus.recipe, verdict)
     number = verdict["release"]
     rename_run(f"{run} {verdict['verdict']}" + (f" as release {number}" if number else ""))
     if verdict["verdict"] == "refused":

@@ -28,6 +28,7 @@ from flows.training_watch import watch_training
 from storage.catalog import resolve
 from storage.errors import BusyError, GateError
 from storage.lake import Lake
+from storage.published import after_publishing
 from storage.snapshot import Snapshot
 
 
@@ -141,25 +142,27 @@ def _train_and_tell(
         )
     except BusyError as error:
         return {"run": run, "snapshot": snapshot.ref, "busy": str(error)}
-    step(
-        f"Report on {run}",
-        lambda: {"report": write_report(lake, snapshot, run)},
-        lambda found: lake.where(found["report"]),
-        retry_delays_s=RETRY_DELAYS_S,
-    )
-    events.send(
-        lake,
-        events.RUN_FINISHED,
-        snapshot.manifest.name,
-        f"{run} {result['hash']}",
-        {
-            "run": run,
-            "hash": result["hash"],
-            "snapshot": snapshot.ref,
-            "recipe": corpus.recipe,
-            "bits_per_byte": result["bits_per_byte"],
-        },
-    )
+    with after_publishing("writing the report"):
+        step(
+            f"Report on {run}",
+            lambda: {"report": write_report(lake, snapshot, run)},
+            lambda found: lake.where(found["report"]),
+            retry_delays_s=RETRY_DELAYS_S,
+        )
+    with after_publishing(f"telling that {run} is trained", events.SENT_AGAIN):
+        events.send(
+            lake,
+            events.RUN_FINISHED,
+            snapshot.manifest.name,
+            f"{run} {result['hash']}",
+            {
+                "run": run,
+                "hash": result["hash"],
+                "snapshot": snapshot.ref,
+                "recipe": corpus.recipe,
+                "bits_per_byte": result["bits_per_byte"],
+            },
+        )
     return result
 
 

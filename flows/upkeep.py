@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 from flows.output import Output
 from flows.progress import show_progress
-from flows.purging import purge_lake, purge_lines
+from flows.purging import Row, purge_lake, purge_lines
 from pipeline.display import duration, plural, size
 from storage.catalog import gc, verify
-from storage.errors import ConfigError, CorruptError, NotFoundError
-from storage.lake import Lake
+from storage.errors import ConfigError, CorruptError, LakeError, NotFoundError
+from storage.lake import Entry, Lake
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,9 +59,18 @@ def collect_lake(
     if yes and not purge:
         raise ConfigError("--yes: expected --purge with it; plain gc never asks")
     lake = Lake.open(location)
-    purged, removed = purge_lake(output, lake, dry_run=dry_run, yes=yes) if purge else ([], [])
-    collected = gc(lake, dry_run=dry_run, min_age_s=min_age_s)
-    removed = sorted({*removed, *collected}, key=lambda entry: entry.path)
+    purged: list[Row] = []
+    found: list[Entry] = []
+    failure = None
+    try:
+        if purge:
+            purge_lake(output, lake, purged, found, dry_run=dry_run, yes=yes)
+        found += gc(lake, dry_run=dry_run, min_age_s=min_age_s)
+    except LakeError as error:
+        if not purged:
+            raise
+        failure = error  # what was published is told all the same
+    removed = sorted(set(found), key=lambda entry: entry.path)
     num_bytes = sum(entry.num_bytes for entry in removed)
     document = ({"purged": purged} if purge else {}) | {
         "dry_run": dry_run,
@@ -81,3 +90,5 @@ def collect_lake(
         console.print(f"{verb} {plural(len(removed), 'file')}, {size(num_bytes)}")
 
     output.result(document, show)
+    if failure is not None:
+        raise failure

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from model.records import read_lines
 from storage.errors import CorruptError, LakeError, NotFoundError
 from storage.lake import Lake
+from storage.published import after_publishing
 
 FORMAT = 1
 """Version of the checkpoint's form; readers refuse any other."""
@@ -90,13 +91,17 @@ def save_checkpoint(
 
 
 def prune_checkpoints(lake: Lake, run: str, keep: int) -> None:
-    """Remove all checkpoints but the newest `keep`, and what a killed process left of older ones."""
-    kept = checkpoint_steps(lake, run)[-keep:]
-    for step in _all_steps(lake, run):
-        if step < kept[0]:
-            # The record goes first, so that what is half removed is no checkpoint.
-            lake.delete(f"{checkpoint_folder(run, step)}/state.json")
-            lake.delete_prefix(checkpoint_folder(run, step))
+    """Remove all checkpoints but the newest `keep`, and what a killed process left of older ones.
+
+    Trouble with that is told and ends no training: the newest checkpoint is there.
+    """
+    with after_publishing("removing old checkpoints", "the next checkpoint tries again"):
+        kept = checkpoint_steps(lake, run)[-keep:]
+        for step in _all_steps(lake, run):
+            if step < kept[0]:
+                # The record goes first, so that what is half removed is no checkpoint.
+                lake.delete(f"{checkpoint_folder(run, step)}/state.json")
+                lake.delete_prefix(checkpoint_folder(run, step))
 
 
 def load_checkpoint(lake: Lake, run: str, step: int) -> Checkpoint:

@@ -322,7 +322,7 @@ class _Training:
             resumed_from=self.resumed_from,
         )
         data = json.dumps(asdict(result), indent=1, sort_keys=True).encode()
-        self.lake.write_bytes(_result_path(self.run), data)
+        self.lake.publish_bytes(_result_path(self.run), data)
         return result
 
 

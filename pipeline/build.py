@@ -38,11 +38,19 @@ from pipeline.sources import canonical_path, other_spellings
 from pipeline.stage import Progress, Workspace, no_progress
 from pipeline.tokenizer import TokenizerConfig
 from pipeline.toxicity import ToxicityConfig
-from storage.catalog import read_manifest, versions
+from storage.catalog import next_version, read_manifest, versions
 from storage.errors import ConfigError, InputError, SourceGoneError
+from storage.fence import build_folder, explains_collection, folder_of
 from storage.lake import Lake
 from storage.schema import FATES_IN_ORDER
-from storage.snapshot import Input, Manifest, Snapshot, check_name, commit_snapshot
+from storage.snapshot import (
+    Input,
+    Manifest,
+    Snapshot,
+    check_name,
+    commit_snapshot,
+    manifest_path,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -211,12 +219,13 @@ def build(
             return finished
         executor = executor or Executor()
         compile_loops(config.dedup, executor, progress)
-        for stage in STAGES:
-            counts = run_stage(stage, lambda stage=stage: stage.run(plan, executor, progress))
-            logger.info("%s: %s", stage.title, counts_in_words(counts))
-        changed = ingest.changed_inputs(plan.workspace)
-        manifest = commit_snapshot(lake, make_manifest(plan, start))
-        plan.workspace.clear()
+        with explains_collection(lake, config.name, folder_of(f"{plan.workspace.work}/")):
+            for stage in STAGES:
+                counts = run_stage(stage, lambda stage=stage: stage.run(plan, executor, progress))
+                logger.info("%s: %s", stage.title, counts_in_words(counts))
+            changed = ingest.changed_inputs(plan.workspace)
+            manifest = commit_snapshot(lake, make_manifest(plan, start))
+        plan.workspace.remove()
     note = manifest.summary["tokenizer"]["note"]
     notes = [note] if note and plan.parent is None else []
     notes += _displacements(manifest)
@@ -239,6 +248,8 @@ def make_plan(config: BuildConfig, lake: Lake, root: Path) -> Plan:
         if manifest.status == "promoted":
             parent = Snapshot(lake, manifest)
             check_published(parent, config.dedup)
+            # Its name may not have reached the disk when it was published; what follows stands on it.
+            lake.sync_names([manifest_path(config.name, number)])
             break
     found = [
         item
@@ -264,17 +275,17 @@ def make_plan(config: BuildConfig, lake: Lake, root: Path) -> Plan:
         size(sum(item.found.num_bytes for item in new)),
         parent.ref if parent else "nothing",
     )
-    folder = f"corpora/{config.name}"
+    corpus, folder = f"corpora/{config.name}", build_folder(lake, config.name, build_id)
     return Plan(
         config=config,
         root=root,
-        version=max(numbers, default=0) + 1,
+        version=next_version(lake, config.name),
         build_id=build_id,
         recipe_fingerprint=recipe,
         evaluation_sets=sets,
         parent=parent,
         inputs=new,
-        workspace=Workspace(lake, f"{folder}/work/{build_id}", f"{folder}/data/{build_id}"),
+        workspace=Workspace(lake, f"{corpus}/work/{folder}", f"{corpus}/data/{folder}"),
     )
 
 

@@ -45,6 +45,7 @@ from pipeline.stage import Progress, no_progress
 from storage.disk import Disk, raise_for_machine
 from storage.errors import BusyError, GristmillError, LakeError
 from storage.lake import Lake
+from storage.published import after_publishing, warn
 from storage.schema import DOCUMENTS
 from storage.snapshot import Snapshot
 
@@ -155,8 +156,9 @@ def dedup_files(
             rules = Counter(pairs["rule"].to_pylist())
             names = found.identities["name"].combine_chunks().drop_null()
             _publish(made)
-            if not num_rejected:
-                work.rejected.unlink(missing_ok=True)  # of an earlier result in this place
+            if not num_rejected:  # of an earlier result in this place
+                with after_publishing(f"removing {work.rejected}", "it is of an earlier result"):
+                    work.rejected.unlink(missing_ok=True)
     num_documents = len(found.identities)
     return FileDedupResult(
         documents=num_documents,
@@ -334,10 +336,15 @@ def _publish(made: Sequence[tuple[Path, Path]]) -> None:
     """Give finished files their names, the first one last."""
     for source, target in reversed(made):
         disk = Disk(target.parent, lambda operation, path: None)
+        inode = None
         try:
             with disk.writer(target.name) as temporary:
                 shutil.move(source, temporary)  # a copy if it is another disk
+                inode = temporary.stat().st_ino
         except LakeError as error:
+            if target.exists() and target.stat().st_ino == inode:  # only its sync has failed
+                warn(f"{target}: written, but may not survive a power cut: {error}")
+                continue
             # Its words are of a lake, where 'gristmill gc' makes room; those of `_disk_in_plain_words` fit here.
             raise error.__cause__ or error from None
 

@@ -30,8 +30,9 @@ from pipeline.rebuild import duplicates_of
 from pipeline.selection import Selection
 from pipeline.stage import Progress, Workspace, no_progress, run_tasks
 from pipeline.tokenizer import TokenizerConfig
-from storage.catalog import read_manifest, versions
+from storage.catalog import next_version, read_manifest, versions
 from storage.errors import NotFoundError
+from storage.fence import build_folder
 from storage.lake import Lake
 from storage.schema import CHANGES, DOCUMENTS, FATES
 from storage.shard import Shard, write_shard
@@ -88,13 +89,13 @@ def make_plan(parent: Snapshot, selection: Selection) -> Plan:
         "code_version": package_version("gristmill"),
     }
     build_id = blake2b(json.dumps(what, sort_keys=True).encode(), digest_size=8).hexdigest()
-    folder = f"corpora/{name}"
+    corpus, folder = f"corpora/{name}", build_folder(lake, name, build_id)
     return Plan(
         parent=parent,
-        version=max(versions(lake, name)) + 1,
+        version=next_version(lake, name),
         build_id=build_id,
         selection=selection,
-        workspace=Workspace(lake, f"{folder}/work/{build_id}", f"{folder}/data/{build_id}"),
+        workspace=Workspace(lake, f"{corpus}/work/{folder}", f"{corpus}/data/{folder}"),
     )
 
 
@@ -136,7 +137,7 @@ def forget(
     restored = workspace.records("fates")[0]["restored"]
     before_commit(plan, manifest, restored)
     manifest = commit_snapshot(workspace.lake, manifest)
-    workspace.clear()
+    workspace.remove()
     return Forgotten(manifest=manifest, restored=restored)
 
 

@@ -19,6 +19,7 @@ from pipeline.executor import Executor
 from storage.disk import caller_in_plain_words, in_plain_words
 from storage.errors import CorruptError
 from storage.lake import Lake
+from storage.published import after_publishing
 from storage.shard import Shard, open_shard
 
 logger = logging.getLogger(__name__)
@@ -132,6 +133,11 @@ class Workspace:
             folder.mkdir(parents=True, exist_ok=True)
         with caller_in_plain_words(folder):
             yield folder
+
+    def remove(self) -> None:
+        """Remove the intermediate files of a build that is published, which no trouble with them undoes."""
+        with after_publishing("removing the finished build's work files", "'gristmill gc' does it"):
+            self.lake.delete_prefix(f"{self.work}/")
 
     def _record(self, path: str) -> dict[str, Any]:
         try:

@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
+from storage import fence
 from storage.disk import is_temporary
 from storage.errors import BusyError, ConfigError, CorruptError, LakeError, NotFoundError
+from storage.fence import dropped_path
 from storage.lake import Entry, Lake
-from storage.shard import REMEDY, damaged_file, missing_file
+from storage.seal import unsealed
+from storage.shard import damaged_file, missing_file
 from storage.snapshot import Manifest, Snapshot, is_name, manifest_path
 
 logger = logging.getLogger(__name__)
@@ -33,11 +36,17 @@ def _corpora(lake: Lake) -> list[str]:
 
 def versions(lake: Lake, name: str) -> list[int]:
     """Versions of a corpus that exist, ascending; empty if there is no such corpus."""
-    folder = manifest_path(name, 1).rsplit("/", 1)[0]
-    paths = {entry.path for entry in lake.list(folder)}
-    found = (re.fullmatch(r".*/([0-9]+)\.json", path) for path in paths)
-    numbers = {int(match[1]) for match in found if match}
-    return sorted(number for number in numbers if manifest_path(name, number) in paths)
+    found = _numbered(lake, manifest_path(name, 1))
+    return sorted(set(found) - set(_numbered(lake, dropped_path(name, 1)))) if found else []
+
+
+def _numbered(lake: Lake, first: str) -> list[int]:
+    """The numbers of the files that are named as `first`, which is the one of number 1; ascending."""
+    folder = first.rsplit("/", 1)[0]
+    found = (re.fullmatch(r"([0-9]+)\.json", e.path[len(folder) + 1 :]) for e in lake.list(folder))
+    return sorted(
+        int(match[1]) for match in found if match and f"{int(match[1]):06}.json" == match[0]
+    )
 
 
 def read_manifest(lake: Lake, name: str, version: int) -> Manifest:
@@ -56,33 +65,31 @@ def read_manifest(lake: Lake, name: str, version: int) -> Manifest:
     return manifest
 
 
-def dropped_path(name: str, version: int) -> str:
-    """Where it stands that a snapshot was dropped: JSON with its hash, why, and what came in its place."""
-    return f"corpora/{name}/dropped/{version:06}.json"
+def next_version(lake: Lake, name: str) -> int:
+    """The version of the snapshot that a corpus gets next: above all that it has or had."""
+    had = [*_numbered(lake, manifest_path(name, 1)), *_numbered(lake, dropped_path(name, 1))]
+    return max(had, default=0) + 1
 
 
 def dropped_versions(lake: Lake, name: str) -> dict[int, dict[str, Any]]:
     """What stands of the snapshots of a corpus that were dropped for good, by version: hash, why, paths, ..."""
-    found = {}
-    for entry in lake.list(f"corpora/{name}/dropped"):
-        match = re.fullmatch(r".*/([0-9]{6,})\.json", entry.path)
-        if match and not lake.exists(manifest_path(name, int(match[1]))):
-            found[int(match[1])] = _dropped(lake, name, int(match[1]))
-    return found
+    numbers = _numbered(lake, dropped_path(name, 1))
+    return {number: _dropped(lake, name, number) for number in numbers}
 
+
+_GOOD_COPY = "put back a good copy of the file"
 
 _RECORDED = ("hash", "dropped_at", "why", "in_its_place", "tokenizer", "paths")
 
 
 def _dropped(lake: Lake, name: str, version: int) -> dict[str, Any]:
     path = dropped_path(name, version)
-    data = lake.read_bytes(path)
+    body = unsealed(lake.read_bytes(path), lake.where(path), _GOOD_COPY)
     try:
-        body = dict(json.loads(data))
         return {key: body[key] for key in _RECORDED}
-    except (ValueError, TypeError, KeyError) as error:
+    except KeyError as error:
         raise CorruptError(
-            f"{lake.where(path)}: expected JSON that says why the snapshot was dropped, got {data[:40]!r}; {REMEDY}"
+            f"{lake.where(path)}: expected a record that says why the snapshot was dropped, got none; {_GOOD_COPY}"
         ) from error
 
 
@@ -132,10 +139,8 @@ def resolve_tokenizer(lake: Lake, ref: str) -> Snapshot:
     Raises what `resolve` raises; NotFoundError too if the one in its place has another tokenizer.
     """
     name, _, version = ref.partition("@")
-    if not version.isdecimal() or lake.exists(manifest_path(name, int(version))):
+    if not version.isdecimal() or not lake.exists(dropped_path(name, int(version))):
         return resolve(lake, ref)
-    if not lake.exists(dropped_path(name, int(version))):
-        return resolve(lake, ref)  # for its message
     about = _dropped(lake, name, int(version))
     found = resolve_tokenizer(lake, about["in_its_place"])
     if (found.manifest.tokenizer or {}).get("checksum") != about["tokenizer"]:
@@ -295,7 +300,7 @@ def gc(lake: Lake, *, dry_run: bool = False, min_age_s: float = 86400) -> list[E
             with nullcontext() if dry_run else lock:
                 found = unreachable(lake, name, too_young)
                 if not dry_run:
-                    delete_entries(lake, found)
+                    found = collect(lake, name, found)
         except BusyError as error:
             logger.info("%s: left alone (%s)", name, error)
             continue
@@ -325,7 +330,41 @@ def unreachable(lake: Lake, name: str, too_young: float) -> list[Entry]:
     for entries in builds.values():
         if max(entry.modified for entry in entries) < too_young:
             unreachable += [entry for entry in entries if entry.path not in reachable]
-    return unreachable
+    closed, _ = _announced(lake, name)
+    over = closed | {p for v in dropped_versions(lake, name) for p in paths_of_dropped(name, v)}
+    folders = ("announced", "snapshots", "reports")
+    entries = (entry for part in folders for entry in lake.list(f"corpora/{name}/{part}"))
+    return unreachable + [entry for entry in entries if entry.path in over]
+
+
+def paths_of_dropped(name: str, version: int) -> set[str]:
+    """What goes with a snapshot that is dropped, besides the files that its manifest names."""
+    pages = {f"corpora/{name}/reports/{version:06}.{ending}" for ending in ("html", "md")}
+    return {manifest_path(name, version)} | pages
+
+
+def collect(lake: Lake, name: str, entries: list[Entry]) -> list[Entry]:
+    """Remove files that `unreachable` found, but those that a commit has come to need; return those removed.
+
+    `storage/fence.py` says why no order of this and a commit on another machine removes a file of a snapshot.
+    """
+    in_use = {fence.folder_of(path) for path in _reachable(lake, name)}
+    for folder in sorted({fence.folder_of(entry.path) for entry in entries} - in_use - {""}):
+        fence.condemn(lake, name, folder)
+    # In this order: an announcement is withdrawn only after its snapshot is there.
+    _, coming = _announced(lake, name)
+    reachable = _reachable(lake, name)
+    goes = [e for e in entries if e.path not in reachable and fence.folder_of(e.path) not in coming]
+    delete_entries(lake, goes)
+    return goes
+
+
+def _announced(lake: Lake, name: str) -> tuple[set[str], set[str]]:
+    """(Announcements whose version is taken, so that they come to nothing any more; build folders of the others)."""
+    found = fence.announcements(lake, name)
+    last = next_version(lake, name) - 1
+    closed = {path for path, (version, _) in found.items() if version <= last}
+    return closed, {folder for path, (_, folder) in found.items() if path not in closed}
 
 
 def _is_leftover(entry: Entry) -> bool:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from storage.disk import Disk, Entry, in_plain_words
 from storage.errors import BusyError, ConfigError, ConflictError, LakeError, NotFoundError
+from storage.published import warn
 from storage.times import moment
 
 if TYPE_CHECKING:
@@ -136,6 +137,19 @@ class Lake:
         """Write a file in one step: whoever reads it gets the old content or the new, also after a crash."""
         self._store.write(_inside(path), data)
 
+    def publish_bytes(self, path: str, data: bytes) -> None:
+        """`write_bytes` for the file that makes a result exist: once it is there, trouble is a warning, not an error."""
+        try:
+            self.write_bytes(path, data)
+        except LakeError as error:
+            try:
+                is_there = self.read_bytes(path) == data
+            except (LakeError, NotFoundError):
+                raise error from None
+            if not is_there:
+                raise
+            warn(f"{self.where(path)}: written, but may not survive a power cut: {error}")
+
     def create_bytes(self, path: str, data: bytes) -> bool:
         """Put if absent: write a file that must not exist yet. False, and nothing written, if it does.
 
@@ -166,7 +180,7 @@ class Lake:
                 f"{found.get('host', '?')} did at {moment(found.get('created_at', '?'), None)}; run the same command again"
             ) from failure
         self.sync_names([path])  # what failed may have been the sync that makes it stay there
-        logger.warning("%s: the answer to its put was lost, but it is there", self.where(path))
+        logger.info("%s: the answer to its put was lost, but it is there", self.where(path))
 
     def sync_names(self, paths: Iterable[str]) -> None:
         """Make sure that these files keep their names after a power cut, before something is built on them.

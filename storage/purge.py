@@ -18,18 +18,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.catalog import (
-    delete_entries,
-    dropped_path,
+    collect,
     dropped_versions,
+    next_version,
+    paths_of_dropped,
     read_manifest,
     training_runs,
     unreachable,
     versions,
 )
+from storage.fence import build_folder, dropped_path
 from storage.lake import Entry, Lake
+from storage.published import after_publishing
 from storage.schema import HIDES
+from storage.seal import sealed
 from storage.shard import Shard, verified_file, write_shard
-from storage.snapshot import Manifest, Snapshot, commit_snapshot, manifest_path
+from storage.snapshot import Manifest, Snapshot, commit_snapshot
 from storage.times import now
 from storage.tombstones import renumber_band_keys
 
@@ -137,33 +141,47 @@ def _ids_of(stones: pa.Table, manifests: Sequence[Manifest], lake: Lake) -> pa.A
 
 
 def _leftover(lake: Lake, name: str) -> list[Entry]:
-    paths = {path for about in dropped_versions(lake, name).values() for path in about["paths"]}
+    paths: set[str] = set()
+    for version, about in dropped_versions(lake, name).items():
+        paths |= {*about["paths"], *paths_of_dropped(name, version)}
     return [entry for entry in unreachable(lake, name, float("inf")) if entry.path in paths]
 
 
 def purge(plan: PurgePlan, *, progress: Progress | None = None) -> tuple[Manifest, list[Entry]]:
     """Carry it out; the caller holds the corpus's build lock. Returns the snapshot that stays and the files removed.
 
+    What `publish_purged` and then `drop_older` do.
+    """
+    stays = publish_purged(plan, progress=progress)
+    return stays, drop_older(plan, stays)
+
+
+def publish_purged(plan: PurgePlan, *, progress: Progress | None = None) -> Manifest:
+    """Publish the newest snapshot without the forgotten rows, if it holds any; returns the snapshot that stays.
+
     A training run on a snapshot that goes must not be at work, and no file that stays may be damaged: BusyError or
     CorruptError is raised before anything is touched.
     """
-    lake, newest = plan.newest.lake, plan.newest.manifest
+    lake = plan.newest.lake
     for run, _ in plan.runs:
         with lake.lock(f"run-{run}", doing=f"purging what run '{run}' trains on"):
             pass
     _check_sound(plan.newest)
-    stays = _rewrite(plan, progress) if plan.rewrite else newest
+    return _rewrite(plan, progress) if plan.rewrite else plan.newest.manifest
+
+
+def drop_older(plan: PurgePlan, stays: Manifest) -> list[Entry]:
+    """Drop the versions with forgotten rows in favour of the one that stays; returns the files removed."""
+    lake, newest = plan.newest.lake, plan.newest.manifest
     removed = []
     if plan.drop:
         # Files of builds that did not end may hold the texts as they were read.
-        removed = unreachable(lake, newest.name, float("inf"))
-        delete_entries(lake, removed)
+        removed = collect(lake, newest.name, unreachable(lake, newest.name, float("inf")))
     for version in plan.drop:
         _drop(lake, read_manifest(lake, newest.name, version), stays)
-    lake.delete_downloads()
-    leftover = _leftover(lake, newest.name)
-    delete_entries(lake, leftover)
-    return stays, removed + leftover
+    with after_publishing("removing downloads", f"remove {lake.cache}"):
+        lake.delete_downloads()
+    return removed + collect(lake, newest.name, _leftover(lake, newest.name))
 
 
 def _check_sound(snapshot: Snapshot) -> None:
@@ -185,7 +203,7 @@ def _rewrite(plan: PurgePlan, progress: Progress | None) -> Manifest:
     lake, name = snapshot.lake, before.name
     what = json.dumps({"purge": snapshot.hash}).encode()
     build_id = blake2b(what, digest_size=8).hexdigest()
-    folder = f"corpora/{name}/data/{build_id}"
+    folder = f"corpora/{name}/data/{build_folder(lake, name, build_id)}"
     affected = set(plan.rewrite)
     shards: list[Shard] = []
     masks = [
@@ -218,7 +236,7 @@ def _rewrite(plan: PurgePlan, progress: Progress | None) -> Manifest:
     figures = {key: value for key, value in before.summary.items() if key not in about}
     manifest = replace(
         before,
-        version=max(versions(lake, name)) + 1,
+        version=next_version(lake, name),
         parent=snapshot.hash,
         build_id=build_id,
         shards=tuple(shards),
@@ -233,7 +251,7 @@ def _rewrite(plan: PurgePlan, progress: Progress | None) -> Manifest:
 
 
 def _drop(lake: Lake, manifest: Manifest, stays: Manifest) -> None:
-    """Write down that a snapshot was dropped, then take its manifest and report away."""
+    """Write down that a snapshot was dropped, which ends it, then take its manifest and pages away."""
     record: dict[str, Any] = {
         "format": 1,
         "snapshot": manifest.ref,
@@ -245,8 +263,7 @@ def _drop(lake: Lake, manifest: Manifest, stays: Manifest) -> None:
         "tokenizer": manifest.tokenizer and manifest.tokenizer["checksum"],
         "paths": manifest.paths(),
     }
-    path = dropped_path(manifest.name, manifest.version)
-    lake.write_bytes(path, (json.dumps(record, indent=2, sort_keys=True) + "\n").encode())
-    lake.delete(f"corpora/{manifest.name}/reports/{manifest.version:06}.html")
-    lake.delete(manifest_path(manifest.name, manifest.version))
+    lake.write_bytes(dropped_path(manifest.name, manifest.version), sealed(record))
+    for path in sorted(paths_of_dropped(manifest.name, manifest.version)):
+        lake.delete(path)
     logger.info("dropped %s: %s", manifest.ref, record["why"])

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from storage import fence
 from storage.errors import (
     ConfigError,
     ConflictError,
@@ -26,6 +27,7 @@ from storage.errors import (
     NotFoundError,
 )
 from storage.lake import Lake
+from storage.published import after_publishing
 from storage.schema import FATES_IN_ORDER, HIDES
 from storage.shard import REMEDY, Shard, damaged_file, missing_file, open_shard
 from storage.times import now
@@ -134,13 +136,23 @@ class Manifest:
         """name@version."""
         return f"{self.name}@{self.version}"
 
+    @property
+    def folder(self) -> str:
+        """Name of the folder of the files that this snapshot adds; see `storage/fence.py`."""
+        folders = map(fence.folder_of, self.paths())
+        mine = (folder for folder in folders if folder.split("-")[0] == self.build_id)
+        return next(mine, self.build_id)
+
     def paths(self) -> list[str]:
         """Every file that it needs, relative to the lake: its shards, sorted, and the tokenizer."""
         tokenizer = [self.tokenizer["path"]] if self.tokenizer else []
         return [*sorted(shard.path for shard in self.shards), *tokenizer]
 
     def hash(self) -> str:
-        """BLAKE2b-256 (64 hex digits) of everything but `commit` and the shards' sizes and file checksums."""
+        """BLAKE2b-256 (64 hex digits) of everything but `commit` and the shards' sizes and file checksums.
+
+        Nor does it matter in which place a build began again after `gc` had removed its files.
+        """
         return self._hash
 
     @functools.cached_property
@@ -149,6 +161,9 @@ class Manifest:
         del body["commit"]
         for shard in body["shards"]:
             del shard["num_bytes"], shard["checksum"]
+            shard["path"] = fence.as_first_built(shard["path"])
+        if body["tokenizer"]:
+            body["tokenizer"]["path"] = fence.as_first_built(body["tokenizer"]["path"])
         return hashlib.blake2b(_canonical(body), digest_size=32).hexdigest()
 
     def _body(self) -> dict[str, Any]:
@@ -242,27 +257,50 @@ def commit_snapshot(lake: Lake, manifest: Manifest) -> Manifest:
 
     `commit` gets an id, and time, host and pid where they are missing. If another process has meanwhile published the
     very same snapshot (equal hash), that one is returned. Raises ConflictError if it published another one, and
-    LakeError if a shard is missing or the version before is.
+    LakeError if a shard is missing or the version before is. Once it is published, nothing is raised.
     """
-    _check_files(lake, manifest)
+    name, version = manifest.name, manifest.version
+    announcement = fence.announce(lake, name, version, manifest.folder)
+
+    def withdraw() -> None:
+        with after_publishing("removing the announcement of a commit", "'gristmill gc' does it"):
+            lake.delete(announcement)
+
+    try:
+        fence.check_not_condemned(lake, name, manifest.folder)
+        _check_files(lake, manifest)
+    except GristmillError:
+        withdraw()
+        raise
     here = {
         "created_at": now(),
         "host": os.uname().nodename,
         "pid": os.getpid(),
     }
     manifest = replace(manifest, commit=here | manifest.commit | {"id": os.urandom(16).hex()})
-    path = manifest_path(manifest.name, manifest.version)
+    path = manifest_path(name, version)
     # A build that goes on takes over files of one that was killed, maybe before it had synced their folder.
-    new = [shard.path for shard in manifest.shards if shard.version == manifest.version]
+    new = [shard.path for shard in manifest.shards if shard.version == version]
     lake.sync_names([*new, *([manifest.tokenizer["path"]] if manifest.tokenizer else []), path])
     try:
+        # If this fails without saying that it was not done, the announcement stays: it may be done yet.
         lake.commit_bytes(path, manifest.to_json(), manifest.commit["id"])
     except ConflictError:
+        withdraw()
         winner = Manifest.from_json(lake.read_bytes(path), lake.where(path))
         if winner.hash() != manifest.hash():
             raise
         logger.info("%s was published by another process meanwhile, the very same", manifest.ref)
         return winner
+    if lake.exists(fence.dropped_path(name, version)):
+        # Another process published this version and a purge has dropped it, all since we looked.
+        lake.delete(path)
+        withdraw()
+        raise ConflictError(
+            f"{manifest.ref}: expected a version that was never there, but another process published and dropped it "
+            "meanwhile; run the same command again"
+        )
+    withdraw()
     logger.info("published %s (%s), hash %s", manifest.ref, manifest.status, manifest.hash())
     return manifest
 
@@ -280,7 +318,7 @@ def _check_files(lake: Lake, manifest: Manifest) -> None:
             remedy = REMEDY
             if shard.version == manifest.version:  # those of the build, which knows it as finished
                 folders = (
-                    lake.where(f"corpora/{manifest.name}/{part}/{manifest.build_id}")
+                    lake.where(f"corpora/{manifest.name}/{part}/{manifest.folder}")
                     for part in ("work", "data")
                 )
                 remedy = f"remove {' and '.join(folders)}, then run the same command again"
@@ -290,7 +328,11 @@ def _check_files(lake: Lake, manifest: Manifest) -> None:
             )
     if manifest.tokenizer and not lake.exists(manifest.tokenizer["path"]):
         raise missing_file(lake.where(manifest.tokenizer["path"]))
-    if manifest.version > 1 and not lake.exists(manifest_path(manifest.name, manifest.version - 1)):
+    before = manifest.version - 1
+    if before and not (
+        lake.exists(manifest_path(manifest.name, before))
+        or lake.exists(fence.dropped_path(manifest.name, before))
+    ):
         raise ConflictError(
             f"{manifest.ref}: expected version {manifest.version - 1} to exist, it does not; run the same command again"
         )

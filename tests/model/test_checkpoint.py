@@ -1,5 +1,7 @@
 """Checkpoints come back as they were saved; a damaged one is named and the one before it used."""
 
+import errno
+import os
 import re
 import resource
 import threading
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import storage.lake
 from model.checkpoint import (
     checkpoint_folder,
     checkpoint_steps,
@@ -151,3 +154,22 @@ def test_a_full_disk_leaves_the_checkpoints_before(lake: Lake) -> None:
     assert not lake.list(checkpoint_folder("run", 4), temporary=True)
     save(lake, 4)
     assert checkpoint_steps(lake, "run") == [2, 4]
+
+
+def test_trouble_with_old_checkpoints_ends_no_training(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The new checkpoint is there, so what cannot be removed is told, and removed at the next one."""
+
+    def fail(operation: str, path: str) -> None:
+        if operation == "unlink" and "step-000001" in path:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    save(lake, 1, keep=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.lake, "on_file_operation", fail)
+        save(lake, 2, keep=1)
+    assert "removing old checkpoints failed" in caplog.text
+    assert checkpoint_steps(lake, "run") == [1, 2]
+    save(lake, 3, keep=1)
+    assert checkpoint_steps(lake, "run") == [3]
