@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import TypeAdapter, ValidationError
 
 from flows.document_search import Place, locate, locate_kept, read_row
@@ -24,11 +23,12 @@ from pipeline.normalize import NormalizeConfig, normalize
 from pipeline.pii import PiiConfig, redact
 from pipeline.readers import (
     FoundInput,
+    InputChangedError,
     ReadLimits,
     SourceConfig,
     find_inputs,
     fingerprint,
-    read_input,
+    read_rows,
 )
 from pipeline.source_config import show_path
 from storage.catalog import read_manifest
@@ -153,17 +153,19 @@ def _read_again(
     source = _section(SourceConfig, sources[0])
     found = _find_file(snapshot, item, source, folder)
     limits = _section(ReadLimits, recipe.get("read", {}))
-    for batch in read_input(found, source, limits):
-        row = pc.index(batch["uri"], fate["uri"]).as_py()
-        if row >= 0:
-            raw = batch["text"][row].as_py()
-            if raw is None:
-                raise _NotThere(f"{shown}: there is no text in the record")
-            if fate["fate"] == "quarantined":
-                return raw, f"{shown}, read again"
-            config = _section(NormalizeConfig, recipe.get("normalize", {}))
-            texts, domains = pa.array([raw], pa.string()), pa.array([fate["domain"]], pa.string())
-            return normalize(texts, domains, config, Counter())[0].as_py(), f"{shown}, read again"
+    try:
+        rows = read_rows(found, source, limits, item.fingerprint)
+        row = next((row for row in rows if row.uri == fate["uri"]), None)
+    except InputChangedError as error:
+        raise _NotThere(f"{shown} changes while it is read: {error}") from error
+    if row is not None:
+        if row.text is None:
+            raise _NotThere(f"{shown}: there is no text in the record")
+        if fate["fate"] == "quarantined":
+            return row.text, f"{shown}, read again"
+        config = _section(NormalizeConfig, recipe.get("normalize", {}))
+        texts, domains = pa.array([row.text], pa.string()), pa.array([fate["domain"]], pa.string())
+        return normalize(texts, domains, config, Counter())[0].as_py(), f"{shown}, read again"
     raise _NotThere(f"{shown}: the record is not found by this version of gristmill")
 
 
@@ -181,7 +183,7 @@ def _find_file(
         for found in _candidates(item, source, root):
             try:
                 if fingerprint(found.path) == item.fingerprint:
-                    return found
+                    return replace(found, num_bytes=item.num_bytes)
             except InputError:
                 continue
             has_changed = True

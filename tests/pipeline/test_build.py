@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.build import STAGES, BuildConfig, build, make_plan
+from pipeline.decontaminate import DecontaminateConfig
 from pipeline.executor import Executor
 from pipeline.ingest import ShardConfig
 from pipeline.readers import SourceConfig
@@ -22,6 +23,7 @@ from storage import lake as lake_module
 from storage.catalog import resolve, verify
 from storage.errors import BusyError, ConfigError, InputError, SourceGoneError
 from storage.lake import Lake
+from storage.snapshot import commit_snapshot
 
 WORDS = (Path(__file__).parents[2] / "LICENSE").read_text("utf8").lower().split()
 
@@ -374,3 +376,179 @@ def test_names_that_are_paths_are_refused() -> None:
         BuildConfig(
             name="a", sources=(SourceConfig(path="x", name="x"), SourceConfig(path="y", name="x"))
         )
+
+
+def replaced(path: Path) -> None:
+    other = path.with_name("other.tmp")
+    other.write_text(prose(900), "utf8")
+    other.rename(path)
+
+
+def rewritten(path: Path) -> None:
+    """In place, of the same size, with the old time."""
+    times = path.stat()
+    path.write_text(prose(901)[: times.st_size].ljust(times.st_size, "x"), "utf8")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def truncated(path: Path) -> None:
+    os.truncate(path, 40)
+
+
+def made_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+    (path / "inside.txt").write_text(prose(902), "utf8")
+
+
+def made_a_link(path: Path) -> None:
+    moved = path.rename(path.with_name("elsewhere.md"))
+    path.symlink_to(moved)
+
+
+def appended(path: Path) -> None:
+    with path.open("a", encoding="utf8") as file:
+        file.write(prose(903))
+
+
+def in_read_stage(change, path: Path):
+    """A runner of stages that changes a file before the read stage."""
+
+    def run_stage(stage, run):
+        if stage.name == "read":
+            change(path)
+        return run()
+
+    return run_stage
+
+
+@pytest.mark.parametrize(
+    "change", [replaced, rewritten, truncated, Path.unlink, made_a_folder, made_a_link]
+)
+def test_a_file_that_changes_before_it_is_read_is_left_out_and_taken_next_time(
+    corpus: tuple[BuildConfig, Path], tmp_path: Path, change
+) -> None:
+    """Nothing of it enters, it is no input of the snapshot, it is told, and the next build reads what is there then."""
+    config, root = corpus
+    lake = Lake.open(tmp_path / "lake")
+    path = root / "books/07.txt"
+    was = path.read_text("utf8")
+    result = build(config, lake, root=root, run_stage=in_read_stage(change, path))
+    assert result.documents["read"] == 29
+    assert "books/07.txt" not in {item.uri for item in result.manifest.inputs}
+    assert [note for note in result.notes if note.startswith("1 input changed between")]
+    assert not [row for row in fates_of(lake, "tiny") if row["uri"].startswith("books/07.txt")]
+    if path.is_file() and not path.is_symlink():
+        again = build(config, lake, root=root)
+        (row,) = fates_of(lake, again.snapshot)
+        assert row["uri"] == "books/07.txt"
+        assert path.read_text("utf8") != was
+    assert build(config, lake, root=root).status in ("unchanged", "promoted")
+
+
+def test_a_file_that_grows_is_read_as_it_was_found(
+    corpus: tuple[BuildConfig, Path], tmp_path: Path
+) -> None:
+    """The snapshot is that of the file before, and the next build takes the longer one."""
+    config, root = corpus
+    plain = build(config, Lake.open(tmp_path / "plain"), root=root)
+    lake = Lake.open(tmp_path / "lake")
+    grown = build(config, lake, root=root, run_stage=in_read_stage(appended, root / "books/07.txt"))
+    assert grown.hash == plain.hash
+    again = build(config, lake, root=root)
+    assert [row["uri"] for row in fates_of(lake, again.snapshot)] == ["books/07.txt"]
+
+
+def test_nothing_but_changed_files_is_an_error_that_leaves_no_trace(
+    corpus: tuple[BuildConfig, Path], tmp_path: Path
+) -> None:
+    """The same command reads the file as it is then, also if that is what it was at first."""
+    config, root = corpus
+    config = replace(config, sources=(SourceConfig(path="books/00.txt", domain="books"),))
+    lake, path = Lake.open(tmp_path / "lake"), root / "books/00.txt"
+    was = path.read_bytes()
+    with pytest.raises(InputError, match=r"1 input changed .* nothing was published"):
+        build(config, lake, root=root, run_stage=in_read_stage(truncated, path))
+    path.write_bytes(was)
+    assert build(config, lake, root=root).documents["kept"] == 1
+
+
+def test_documents_and_fates_do_not_depend_on_the_files_of_a_batch(tmp_path: Path) -> None:
+    """A batch a document and one batch of all: the same rows in the same order."""
+    (tmp_path / "t").mkdir()
+    for number in range(90):
+        text = prose(number, 4 if number % 3 == 0 else 60)
+        (tmp_path / "t" / f"{number:03}.txt").write_text(text, "utf8")
+    (tmp_path / "t" / "045.txt").write_bytes(b"\xff\xfe\xfd")
+    config = BuildConfig(
+        name="tiny",
+        sources=(SourceConfig(path="t", domain="books"),),
+        tokenizer=TokenizerConfig(vocab_size=400),
+    )
+    found = []
+    for at_once in (1, 8192):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("pipeline.raw.BATCH_ROWS", at_once)
+            lake = Lake.open(tmp_path / f"{at_once}.lake")
+            build(config, lake, root=tmp_path)
+            documents = [t.to_pylist() for t in resolve(lake, "tiny").documents()]
+            found.append((fates_of(lake, "tiny"), documents))
+    assert found[0] == found[1]
+
+
+def test_an_evaluation_set_that_changes_ends_the_build(
+    corpus: tuple[BuildConfig, Path], tmp_path: Path
+) -> None:
+    """The recipe's fingerprint stands for the set that was used, or there is no snapshot."""
+    config, root = corpus
+    (root / "eval.txt").write_text(prose(700, 40), "utf8")
+    config = replace(config, decontaminate=DecontaminateConfig(sets=("eval.txt",)))
+    with pytest.raises(InputError, match=r"eval\.txt: expected a file that stays as it is"):
+        build(
+            config,
+            Lake.open(tmp_path / "lake"),
+            root=root,
+            run_stage=in_read_stage(appended, root / "eval.txt"),
+        )
+    with pytest.raises(InputError, match=r"eval\.txt: expected a file that stays as it is"):
+        build(
+            config,
+            Lake.open(tmp_path / "lake"),
+            root=root,
+            run_stage=in_read_stage(truncated, root / "eval.txt"),
+        )
+
+
+def test_a_lake_built_with_another_spelling_reads_nothing_again(
+    corpus: tuple[BuildConfig, Path], tmp_path: Path
+) -> None:
+    """Inputs that an earlier version named by an absolute path are known under their path in the recipe's folder."""
+    config, root = corpus
+    lake = Lake.open(tmp_path / "lake")
+    manifest = build(config, lake, root=root).manifest
+    absolute = [replace(item, uri=f"{root}/{item.uri}") for item in manifest.inputs]
+    old = replace(manifest, version=2, parent=manifest.hash(), inputs=tuple(absolute), shards=())
+    commit_snapshot(lake, replace(old, shards=manifest.shards))
+    assert build(config, lake, root=root).status == "unchanged"
+
+
+def test_domains_that_the_data_names_are_told(tmp_path: Path) -> None:
+    """Which profile each got, a name that is nearly one, and a profile that dropped a large share."""
+    kinds = ["science"] * 20 + ["scienc"] * 5 + ["poems"] * 5
+    rows = [
+        json.dumps({"text": prose(n, 10 if n < 12 else 60), "kind": kind})
+        for n, kind in enumerate(kinds)
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows), "utf8")
+    config = BuildConfig(
+        name="tiny",
+        sources=(SourceConfig(path="a.jsonl", domain="chat", domain_field="kind"),),
+        tokenizer=TokenizerConfig(vocab_size=400),
+    )
+    notes = build(config, Lake.open(tmp_path / "lake"), root=tmp_path).notes
+    (chosen,) = [note for note in notes if note.startswith("3 domains from the field 'kind'")]
+    assert "science -> science" in chosen
+    assert "scienc -> default (no profile has this name; is it science?)" in chosen
+    assert "poems -> poetry (another name of it)" in chosen
+    (lost,) = [note for note in notes if note.startswith("profiles chosen by the field 'kind'")]
+    assert "science 60% of 20 by science (most by min_words)" in lost

@@ -18,7 +18,15 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.readers import ReadLimits, SourceConfig, find_inputs, fingerprint, read_input
+from pipeline.readers import (
+    InputChangedError,
+    ReadLimits,
+    SourceConfig,
+    find_inputs,
+    fingerprint,
+    read_input,
+    read_rows,
+)
 from pipeline.row_csv import csv_rows
 from pipeline.row_files import Fields, find_files, kind_of
 from pipeline.row_lines import line_rows
@@ -356,3 +364,56 @@ def test_too_many_open_files_are_no_damage(name: str, tmp_path: Path) -> None:
         ):
             attempt()
         attempt()
+
+
+def changed_while_read(path: Path, source: SourceConfig, data: bytes) -> list[str]:
+    """Texts that come out of a file that is written over, in place, after its first record was read."""
+    (found,) = find_inputs(source, path.parent)
+    seen = fingerprint(path)
+    rows = read_rows(found, source, ReadLimits(), seen)
+    texts = [next(rows).text]
+    with path.open("r+b") as file:
+        file.write(data)
+    return [*texts, *(row.text for row in rows)]
+
+
+def test_bytes_that_change_while_they_are_read_are_told(tmp_path: Path) -> None:
+    """Of text the bytes that were used are hashed, of a table what lies there afterwards, with the file's times."""
+    lines = b"".join(b'{"text": "%s %07d"}\n' % (b"x" * 200, n) for n in range(20_000))
+    (tmp_path / "a.jsonl").write_bytes(lines)
+    with pytest.raises(InputChangedError, match="not those that were found"):
+        changed_while_read(
+            tmp_path / "a.jsonl", SourceConfig(path="a.jsonl"), lines.replace(b"x 0", b"y 0")
+        )
+    (tmp_path / "a.jsonl").write_bytes(lines)
+    # What is written over bytes that were used already changes nothing of what was read.
+    texts = changed_while_read(tmp_path / "a.jsonl", SourceConfig(path="a.jsonl"), b"other")
+    assert len(texts) == 20_000
+    table = pa.table({"text": [f"{n} text" for n in range(50)]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    data = (tmp_path / "a.parquet").read_bytes()
+    source = SourceConfig(path="a.parquet")
+    (found,) = find_inputs(source, tmp_path)
+    rows = read_rows(found, source, ReadLimits(), fingerprint(tmp_path / "a.parquet"))
+    assert len(list(rows)) == 50
+    with pytest.raises(InputChangedError):
+        changed_while_read(tmp_path / "a.parquet", source, data[:9] + b"\0" + data[10:])
+
+
+def test_a_file_is_read_as_far_as_it_was_found(tmp_path: Path) -> None:
+    """What is appended afterwards is no part of it; what is missing afterwards makes it another file."""
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"text": "one"}\n')
+    source = SourceConfig(path="a.jsonl")
+    (found,) = find_inputs(source, tmp_path)
+    seen = fingerprint(path)
+    with path.open("ab") as file:
+        file.write(b'{"text": "two"}\n')
+    assert [row.text for row in read_rows(found, source, ReadLimits(), seen)] == ["one"]
+    assert fingerprint(path, found.num_bytes) == seen != fingerprint(path)
+    path.write_bytes(b'{"text":')
+    with pytest.raises(InputChangedError):
+        list(read_rows(found, source, ReadLimits(), seen))
+    path.unlink()
+    with pytest.raises(InputChangedError, match="No such file"):
+        list(read_rows(found, source, ReadLimits(), seen))

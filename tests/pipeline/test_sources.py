@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.readers import ReadLimits, SourceConfig, find_inputs, fingerprint, read_input
 from pipeline.source_config import inner_ending, show_path
+from pipeline.sources import canonical_path
 from storage.errors import InputError
 
 ODD_NAMES = [
@@ -90,6 +91,54 @@ def test_paths_outside_the_recipes_folder_stay_whole(tmp_path: Path) -> None:
     (tmp_path / "recipes/link.jsonl").symlink_to("../data/a.jsonl")
     (found,) = find_inputs(SourceConfig(path="link.jsonl"), tmp_path / "recipes")
     assert (found.uri, found.problem, found.path) == ("link.jsonl", "", tmp_path / "data/a.jsonl")
+
+
+def test_a_file_has_one_uri_however_its_path_is_spelt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relative to the recipe's folder if it lies there, else absolute; wherever the command runs."""
+    home = tmp_path / "home"
+    write(home, "corpus/t/u/a.jsonl", "corpus/t/b.jsonl", "data/c.jsonl", "corpus/%41/d.jsonl")
+    (tmp_path / "link").symlink_to(home)
+    monkeypatch.setenv("HOME", str(home))
+    inside = ["t", "./t", "t/", "t//", ".//t/.", "t/u/..", "t/../t", "../corpus/t", "t/u/../../t"]
+    inside += [
+        f"{home}/corpus/t",
+        f"{tmp_path}/link/corpus/t",
+        "~/corpus/t",
+        f"{home}//corpus/./t/",
+    ]
+    inside += [f"file://{home}/corpus/t", f"file://localhost{home}/corpus/t"]
+    outside = ["../data", "t/../../data/", f"{home}/data", "~/data", f"file://{home}/data"]
+    monkeypatch.chdir(home)
+    roots = [home / "corpus", Path("corpus"), Path("./x/../corpus"), Path("../home/corpus")]
+    for root in [*roots, tmp_path / "link/corpus"]:
+        for path in inside:
+            assert canonical_path(path, root) == "t"
+            assert uris(SourceConfig(path=path), root) == ["t/b.jsonl", "t/u/a.jsonl"]
+            assert canonical_path(f"{path}/**/*.jsonl", root) == "t/**/*.jsonl"
+    for root in roots:
+        for path in outside:
+            assert canonical_path(path, root) == f"{home}/data"
+            assert uris(SourceConfig(path=path), root) == [f"{home}/data/c.jsonl"]
+    monkeypatch.chdir(home / "corpus/t")
+    assert uris(SourceConfig(path="t/b.jsonl"), Path("..")) == ["t/b.jsonl"]
+    assert uris(
+        SourceConfig(path="file:///%2541".replace("/%", f"{home}/corpus/%", 1)), Path("..")
+    ) == ["%2541/d.jsonl"]
+
+
+def test_a_link_is_what_it_leads_to(tmp_path: Path) -> None:
+    """`link/..` is the folder above the link's target, and a link in the recipe's folder keeps its own name."""
+    write(tmp_path, "far/folder/a.jsonl", "far/b.jsonl", "corpus/c.jsonl")
+    (tmp_path / "corpus/link").symlink_to("../far/folder")
+    root = tmp_path / "corpus"
+    assert uris(SourceConfig(path="link"), root) == ["link/a.jsonl"]
+    assert uris(SourceConfig(path="link/../b.jsonl"), root) == [f"{tmp_path}/far/b.jsonl"]
+    (root / "round").symlink_to("round")
+    assert [found.problem for found in find_inputs(SourceConfig(path="round"), root)] == [
+        "symlink_loop"
+    ]
 
 
 def test_odd_names_are_read_and_shown_safely(tmp_path: Path) -> None:
