@@ -298,6 +298,10 @@ def _words_with_letter(document: Scan) -> float | None:
     return document.num_words_with_letter / len(document.words)
 
 
+def _min_mean_word_length(document: Scan) -> float | None:
+    return _mean_word_length(document) if document.is_latin else None
+
+
 def _stop_words(document: Scan) -> float | None:
     if not document.is_latin:
         return None
@@ -342,7 +346,7 @@ MEASURES: dict[str, Callable[[Scan], float | None]] = {
     "max_broken_chars": _broken_chars,
     "max_lorem_ipsum": lambda document: document.text.lower().count("lorem ipsum"),
     "min_alphanumeric_chars": _alphanumeric_chars,
-    "min_mean_word_length": _mean_word_length,
+    "min_mean_word_length": _min_mean_word_length,
     "max_mean_word_length": _mean_word_length,
     "max_hash_symbols": _per_word(lambda document: document.text.count("#")),
     "max_ellipses": _per_word(_ellipses),
