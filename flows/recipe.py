@@ -237,7 +237,12 @@ def _origins(key: str, where: str, overridden: dict[str, str]) -> str:
 
 @cache
 def _adapter() -> TypeAdapter[Recipe]:
-    return TypeAdapter(Recipe)
+    try:
+        return TypeAdapter(Recipe)
+    except SystemError:
+        # pydantic parses the docstrings of fields, and Python 3.11 fails so where another thread, such as one of
+        # Prefect's, parses in the same instant (github.com/python/cpython/issues/106905).
+        return TypeAdapter(Recipe)
 
 
 def _message(
