@@ -15,6 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import TaskRunContext
 from prefect.futures import PrefectFuture
 from prefect.states import Cancelled, Completed
+from prefect.transactions import BaseTransaction
 
 from flows.artifacts import PROGRESS_S, Throttle, card_key, publish_card
 from flows.progress import LineProgress
@@ -168,7 +169,13 @@ class _Range:
         as_task = task(
             name="shards", task_run_name=self.title, cache_policy=NO_CACHE, persist_result=False
         )
-        self._future = as_task(self._wait).submit()
+        # Out of the stage's transaction: Prefect 3.9 would show all ranges of a stage that fails as rolled back, although
+        # their work is kept.
+        outer = BaseTransaction.__var__.set(None)  # pyright: ignore[reportArgumentType] read with None as default
+        try:
+            self._future = as_task(self._wait).submit()
+        finally:
+            BaseTransaction.__var__.reset(outer)
 
     def close(self, done: int) -> None:
         self._done = done
