@@ -419,15 +419,18 @@ class TestFromABrowser:
 
     pytestmark = NEEDS_BROWSER
 
-    @pytest.mark.slow  # a control, of Prefect as it comes: it failed once on a busy machine
     def test_foreign_page_does_it_to_a_server_without_a_guard(
         self, page: "Page", foreign: str, prefect_environment: dict[str, str], tmp_path: Path
     ) -> None:
         """The attack is one."""
         target = prefect_environment["PREFECT_API_URL"].removesuffix("/api")
         ask(prefect_environment, "work_pools/", {"name": "attacked", "type": "process"})
-        done = attacked(page, foreign, target, "attacked", tmp_path / "mark")
-        assert {"shell", "read", "socket"} <= set(done)
+
+        def all_done() -> bool:
+            done = attacked(page, foreign, target, "attacked", tmp_path / "mark")
+            return {"shell", "read", "socket"} <= set(done)
+
+        wait_until(all_done, 30, "every way of the attack")
         deployment = ask(prefect_environment, "deployments/name/by-script/by-script")
         assert "touch" in json.dumps(deployment["pull_steps"])
 
